@@ -1,0 +1,315 @@
+"""The public object: what producers call, and what a program starts and closes."""
+
+import asyncio
+import logging
+import warnings
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Self, Unpack, final
+
+from msgspec import UNSET, Struct
+
+from honeyhive_batcher.config import Config, Hooks
+from honeyhive_batcher.core.encoding import (
+    FAILURES,
+    Encoded,
+    EventEncoder,
+    Refusal,
+    encode_within,
+    struct_fields,
+)
+from honeyhive_batcher.core.intake import Intake
+from honeyhive_batcher.core.ledger import Statistics
+from honeyhive_batcher.core.model import SESSIONLESS, Admission, GroupKey
+from honeyhive_batcher.core.repair import repair
+from honeyhive_batcher.errors import ClosedError, EncodeError
+from honeyhive_batcher.events import SessionProperties
+from honeyhive_batcher.runtime.lifecycle import FlushResult, Lifecycle, Seams
+from honeyhive_batcher.session import Session, current
+from honeyhive_batcher.settings import Settings
+
+logger = logging.getLogger("honeyhive_batcher")
+
+
+@final
+class Batcher:
+    """Takes model events from any thread and ships them to HoneyHive in batches, in the background.
+
+    Use it as `async with Batcher(...) as batcher:`, or `await start()` and `await aclose()`. Events pushed
+    before the first start are held, within the bounds. A closed batcher may be started again, also in
+    another event loop; its numbers go on.
+
+    Settings are keyword arguments, checked when they are given (`honeyhive_batcher.config` explains each);
+    `from_env` reads the `HH_*` variables. Callbacks: `before_send(event)` is called inside `push` and
+    returns the event to send, or None to keep it; `on_delivered(event_ids)`,
+    `on_dropped(event_ids, reason)` and `on_unconfirmed(event_ids)` are called on the event loop. One that
+    raises is counted (`Statistics.callback_errors`) and hurts nothing.
+
+    Raises:
+        ConfigError: A setting is unknown, missing or wrong.
+    """
+
+    def __init__(
+        self,
+        *,
+        before_send: Callable[[Any], Any] | None = None,
+        on_delivered: Callable[[tuple[str, ...]], object] | None = None,
+        on_dropped: Callable[[tuple[str, ...], str], object] | None = None,
+        on_unconfirmed: Callable[[tuple[str, ...]], object] | None = None,
+        _seams: Seams = Seams(),  # noqa: B008 - frozen
+        **settings: Unpack[Settings],
+    ) -> None:
+        hooks = Hooks(
+            before_send=before_send,
+            on_delivered=on_delivered,
+            on_dropped=on_dropped,
+            on_unconfirmed=on_unconfirmed,
+        )
+        self._set_up(Config.of(**settings), hooks, _seams)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, **settings: Any) -> Self:
+        """Make a batcher from the environment (`os.environ`); arguments win over variables.
+
+        A variable whose value does not do is warned about, and its default is used.
+
+        Raises:
+            ConfigError: There is no usable API key, or an argument is wrong.
+        """
+        hooks = Hooks(**{name: settings.pop(name) for name in Hooks.__struct_fields__ if name in settings})
+        seams = settings.pop("_seams", Seams())
+        batcher = cls.__new__(cls)
+        batcher._set_up(Config.from_env(environ, **settings), hooks, seams)
+        return batcher
+
+    def _set_up(self, config: Config, hooks: Hooks, seams: Seams) -> None:
+        self._config = config
+        self._before_send = hooks.before_send
+        self._new_id = seams.new_id
+        self._clock = seams.clock
+        defaults = config.defaults
+        self._encoder = EventEncoder(
+            max_event_bytes=config.batch.max_event_bytes,
+            defaults={name: getattr(defaults, name) for name in ("project", "source", "event_name")},
+            new_id=seams.new_id,
+            repair=repair,
+        )
+        self._intake = Intake(config.queue, config.batch)
+        self._intake.ledger.keep_settlements = any(
+            (hooks.on_delivered, hooks.on_dropped, hooks.on_unconfirmed)
+        )
+        self._has_warned_closed = False
+        self._lifecycle = Lifecycle(config, hooks, self._intake, seams)
+
+    @property
+    def config(self) -> Config:
+        """The settings in force."""
+        return self._config
+
+    # Producing.
+
+    def push(self, event: object, *, session: Session | None = None) -> Admission:
+        """Take an event for delivery, or say why not. From any thread; never waits and never raises.
+
+        `event` is a `ModelEvent`, a mapping of the same shape, or any Struct. It is encoded here: what the
+        caller does to it afterwards changes nothing, and it is not changed itself. Afterwards the event is
+        counted, as accepted or as refused. Without `session` it belongs to the session bound here, unless
+        it carries a `session_id` of its own.
+        """
+        try:
+            encoded = self._encode(event)
+            if isinstance(encoded, Encoded):
+                return self._admit(event, encoded, session, wait=False)
+            return self._refuse(encoded)
+        except Exception:  # promise 1, whatever a strange event makes its own methods do
+            return self._intake.refuse(Admission.NOT_AN_EVENT)
+
+    async def put(
+        self, event: object, *, session: Session | None = None, timeout: float | None = None
+    ) -> Admission:
+        """Do the same as `push`, but wait for room, at most `timeout` seconds. In any event loop.
+
+        Returns `Admission.ACCEPTED`, or `Admission.FILTERED` when `before_send` kept the event. When this
+        is cancelled while it waits, the event was not accepted.
+
+        Raises:
+            EncodeError: This can never be an event: no mapping or Struct, or too large.
+            ClosedError: The batcher is closing or closed.
+            TimeoutError: There was no room in time.
+        """
+        encoded = self._encode(event)
+        if isinstance(encoded, Encoded):
+            admission = self._admit(event, encoded, session, wait=True)
+            if admission is Admission.QUEUE_FULL:
+                admission = await self._put_later(event, encoded, session, timeout)
+        else:
+            admission = self._refuse(encoded)
+        match admission:
+            case Admission.CLOSED:
+                raise ClosedError("the batcher is closed: start it again to go on")
+            case Admission.NOT_AN_EVENT | Admission.TOO_LARGE:
+                message = "the encoded event does not fit into a request, or not into the queue"
+                raise EncodeError(encoded.message if isinstance(encoded, Refusal) else message)
+            case _:
+                return admission
+
+    def session(
+        self, properties: SessionProperties | Mapping[str, Any] | None = None, /, **more: Any
+    ) -> Session:
+        """Return a session to enter with `with`, or to pass as `session=`. Never raises.
+
+        Properties are those of `SessionProperties`, and others: the route is open. `session_id` is made
+        when it is not given; `session_name` and `source` come from the settings when they are not.
+        """
+        given = struct_fields(properties) if isinstance(properties, Struct) else dict(properties or {})
+        defaults = self._config.defaults
+        fields: dict[str, Any] = {"session_name": defaults.session_name, "source": defaults.source}
+        fields = {name: value for name, value in fields.items() if value is not None}
+        return Session(self, {**fields, **given, **more}, self._new_id)
+
+    # Watching.
+
+    async def flush(self, timeout: float | None = None) -> FlushResult:
+        """Have everything pushed before this call settled, and say what became of it.
+
+        Interrupts the wait for more events and the back-off, but not a server's Retry-After. Returns
+        after `timeout` seconds at the latest, and earlier when waiting on would be in vain: the batcher
+        does not run, or the server refuses the key or the address. A cancellation changes nothing.
+        """
+        return await self._lifecycle.flush(timeout)
+
+    def statistics(self) -> Statistics:
+        """Return a snapshot of the ledger, in which the numbers add up. From any thread."""
+        return self._intake.statistics()
+
+    def __repr__(self) -> str:
+        now = self.statistics()
+        return (
+            f"<Batcher {self._lifecycle.state}: {now.accepted} accepted, {now.delivered} delivered, "
+            f"{now.held} held, {now.in_flight} requests in flight>"
+        )
+
+    # Life cycle.
+
+    async def start(self) -> Self:
+        """Begin to send, in the running event loop. Does nothing when it runs here already.
+
+        Raises:
+            BatcherError: It runs in another event loop.
+        """
+        await self._lifecycle.start()
+        self._has_warned_closed = False
+        return self
+
+    async def aclose(self, timeout: float | None = None) -> None:
+        """Take nothing more, deliver what is held, and give the rest up after `timeout` seconds.
+
+        `timeout` is `shutdown_timeout` when it is not given. A cancellation does not cut this short: it
+        is raised when closing is done. Afterwards everything is settled, no task and no connection is
+        left, and what was lost stands in one log line and in `statistics()`.
+        """
+        await self._lifecycle.aclose(timeout)
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        lifecycle: Lifecycle | None = getattr(self, "_lifecycle", None)
+        if lifecycle is not None and lifecycle.is_owed_a_close:
+            lifecycle.forget()
+            held = self._intake.ledger.held_events
+            warnings.warn(
+                f"a Batcher was not closed, with {held} events held: use `async with`, or `await aclose()`",
+                ResourceWarning,
+                stacklevel=2,
+                source=self,
+            )
+
+    # What the verbs are made of.
+
+    def _encode(self, event: Any) -> Encoded | Refusal | Admission:
+        if not self._intake.is_open:
+            return Admission.CLOSED
+        if self._before_send is not None:
+            try:
+                event = self._before_send(event)
+            except Exception:  # what could not be looked at is not sent: it may hold what must not leave
+                self._intake.ledger.callback_errors += 1
+                return Admission.FILTERED
+            if event is None:
+                return Admission.FILTERED
+        return self._encoder.encode(event)
+
+    def _refuse(self, encoded: Refusal | Admission) -> Admission:
+        admission = encoded.admission if isinstance(encoded, Refusal) else encoded
+        if admission is Admission.CLOSED and not self._has_warned_closed:
+            self._has_warned_closed = True
+            logger.warning("an event was pushed after the batcher was closed; it is refused and counted")
+        return self._intake.refuse(admission)
+
+    def _admit(self, event: Any, encoded: Encoded, session: Session | None, *, wait: bool) -> Admission:
+        if session is None:
+            session = self._bound_session(event)
+        if session is None:
+            return self._intake.admit(encoded, SESSIONLESS, self._clock(), wait=wait)
+        admission = self._intake.admit(encoded, session.key, self._clock(), wait=wait)
+        if admission:
+            session.has_events = True
+        return admission
+
+    def _bound_session(self, event: Any) -> Session | None:
+        session = current.get()
+        while session is not None and session.owner is not self:
+            session = session.outer  # that one is of another batcher
+        if session is not None:
+            own = (
+                event.get("session_id") if isinstance(event, Mapping) else getattr(event, "session_id", UNSET)
+            )
+            if own is not None and own is not UNSET:
+                return None
+        return session
+
+    async def _put_later(
+        self, event: object, encoded: Encoded, session: Session | None, timeout: float | None
+    ) -> Admission:
+        if session is None:
+            session = self._bound_session(event)
+        try:
+            return await self._lifecycle.wait_for_room(
+                lambda: self._admit(event, encoded, session, wait=True), timeout
+            )
+        except (TimeoutError, asyncio.CancelledError):
+            self._intake.refuse(Admission.QUEUE_FULL)
+            raise
+
+    # What a session needs of its batcher.
+
+    def encode_session(self, fields: Mapping[str, Any]) -> bytes:
+        """Return the JSON of a session's fields; of more than half a body only what names it is kept."""
+        max_bytes = self._config.batch.max_batch_bytes // 2
+        try:
+            data = encode_within(fields, max_bytes)
+            repairs = 0
+        except FAILURES:
+            data, repairs = repair(fields, max_bytes) or (None, 0)
+        if data is None:
+            names = {name: fields[name] for name in ("event_id", "session_id") if name in fields}
+            data = encode_within(names, max_bytes) or b"{}"
+            repairs = 1
+            logger.warning(
+                "the properties of a session are larger than %d bytes and were left out", max_bytes
+            )
+        self._intake.ledger.repaired += repairs
+        return data
+
+    def close_session(self, key: GroupKey, update: Encoded, properties: bytes) -> Admission:
+        """Take the end of a session into the queue."""
+        return self._intake.admit_closing(update, properties, key, self._clock())

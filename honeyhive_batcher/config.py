@@ -1,0 +1,284 @@
+"""Frozen, self-validating settings, their units, defaults and environment names."""
+
+import logging
+import math
+import os
+import re
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_type_hints
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta, Struct
+
+from honeyhive_batcher.errors import ConfigError
+
+logger = logging.getLogger("honeyhive_batcher")
+
+MiB = 1024 * 1024
+Count: TypeAlias = Annotated[int, Meta(ge=1)]
+Seconds: TypeAlias = Annotated[float, Meta(ge=0)]
+SomeSeconds: TypeAlias = Annotated[float, Meta(gt=0)]
+
+PartT = TypeVar("PartT", bound="_Part")
+
+_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+
+
+class Secret(str):
+    """A string that never shows itself: its `repr` is a mask, and so is what `format` makes of it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'hh_****'"
+
+    def __str__(self) -> str:
+        return "hh_****"
+
+    def __format__(self, spec: str) -> str:
+        return format(str(self), spec)
+
+    def reveal(self) -> str:
+        """Return the secret itself, for the one header that carries it."""
+        return str.__str__(self)
+
+
+class _Part(Struct, frozen=True, kw_only=True):
+    """Checks every field against its annotation when made, and names field and value if one is wrong."""
+
+    def __post_init__(self) -> None:
+        for name, hint in get_type_hints(type(self), include_extras=True).items():
+            value = getattr(self, name)
+            if isinstance(value, Secret):
+                continue
+            try:
+                checked = msgspec.convert(value, hint)
+            except msgspec.ValidationError as error:
+                raise ConfigError(f"{name}={value!r} does not do: {error}") from None
+            if isinstance(checked, float) and not math.isfinite(checked):
+                raise ConfigError(f"{name}={value!r} does not do: Expected a finite number")
+            msgspec.structs.force_setattr(self, name, checked)
+
+
+class EndpointSettings(_Part, frozen=True, kw_only=True):
+    """Where to send, as whom, and how long to wait for an answer."""
+
+    api_key: str | None = None
+    """Project key or ingestion key, sent as a Bearer token."""
+    base_url: str = "https://api.honeyhive.ai"
+    """Scheme, host and optional path prefix of the HoneyHive deployment."""
+    verify_tls: bool = True
+    """Whether the server's certificate is verified."""
+    request_timeout: SomeSeconds = 30.0
+    """Seconds for one request, from connecting to the end of the answer."""
+    max_in_flight: Count = 16
+    """Most requests at once; concurrency adapts below it."""
+    test_mode: bool = False
+    """No network: every batch counts as delivered and goes nowhere."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        msgspec.structs.force_setattr(self, "base_url", _checked_url(self.base_url))
+        if self.api_key is not None:
+            msgspec.structs.force_setattr(self, "api_key", _checked_key(self.api_key))
+        elif not self.test_mode:
+            raise ConfigError(
+                "api_key is missing: pass api_key=..., or use Batcher.from_env() "
+                "with HH_INGESTION_API_KEY or HH_API_KEY set"
+            )
+
+
+class QueueLimits(_Part, frozen=True, kw_only=True):
+    """How much may be held, over everything not yet settled: queued, in flight and backing off."""
+
+    max_queue_events: Count = 10_000
+    """Most events held."""
+    max_queue_bytes: Count = 64 * MiB
+    """Most bytes of encoded events held."""
+    overflow: Literal["drop_newest", "drop_oldest"] = "drop_newest"
+    """Which event loses when the queue is full: the one being pushed, or the oldest one queued."""
+
+
+class BatchLimits(_Part, frozen=True, kw_only=True):
+    """When a group is ripe, and how large a batch may be."""
+
+    max_batch_events: Count = 100
+    """Most events in a request."""
+    max_batch_bytes: Annotated[int, Meta(ge=1024)] = 4 * MiB
+    """Most bytes in a request body. HoneyHive documents a ceiling of 5 MB."""
+    max_event_bytes: Count = 4 * MiB
+    """Most bytes in one encoded event; it also has to fit into a request body."""
+    flush_interval: Seconds = 1.0
+    """Longest an event waits for others to share its request, in seconds."""
+
+
+class RetryLimits(_Part, frozen=True, kw_only=True):
+    """How long to keep trying, and what to do when nobody knows whether a batch arrived."""
+
+    max_retries: Annotated[int, Meta(ge=0)] = 5
+    """Most retries of a batch. Attempts that never reached the server do not count."""
+    max_elapsed: Seconds = 120.0
+    """Seconds after its first attempt in which a batch may be tried again."""
+    backoff_base: Seconds = 0.5
+    """Upper end of the first back-off in seconds; each further one doubles it."""
+    backoff_max: Seconds = 30.0
+    """Longest back-off, in seconds."""
+    on_ambiguous: Literal["retry", "drop"] = "retry"
+    """When a request may have arrived: send it again (at least once), or never again (at most once)."""
+
+
+class Defaults(_Part, frozen=True, kw_only=True):
+    """What is filled into events and sessions that leave it out."""
+
+    project: str | None = None
+    """`project` of events without one."""
+    source: str | None = None
+    """`source` of events and sessions without one."""
+    event_name: str | None = None
+    """`event_name` of events without one."""
+    session_name: str | None = None
+    """`session_name` of sessions without one."""
+
+
+class Shutdown(_Part, frozen=True, kw_only=True):
+    """How the batcher ends."""
+
+    shutdown_timeout: Seconds = 5.0
+    """Seconds that closing may take before what is left is given up."""
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """All settings, by what they are about.
+
+    Raises:
+        ConfigError: A setting is unknown, missing or wrong; the message names it and its value.
+    """
+
+    endpoint: EndpointSettings
+    queue: QueueLimits
+    batch: BatchLimits
+    retry: RetryLimits
+    defaults: Defaults
+    shutdown: Shutdown
+
+    @classmethod
+    def of(cls, **settings: Any) -> "Config":
+        """Make a config from flat settings, as `Batcher` takes them."""
+        unknown = sorted(settings.keys() - SETTINGS.keys())
+        if unknown:
+            raise ConfigError(f"unknown setting {unknown[0]!r}; the settings are {', '.join(SETTINGS)}")
+        return cls(
+            endpoint=_part(EndpointSettings, settings),
+            queue=_part(QueueLimits, settings),
+            batch=_part(BatchLimits, settings),
+            retry=_part(RetryLimits, settings),
+            defaults=_part(Defaults, settings),
+            shutdown=_part(Shutdown, settings),
+        )
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, **settings: Any) -> "Config":
+        """Make a config from the environment; a setting given here wins over its variable.
+
+        A blank value counts as unset. A value that does not do is warned about once and the default
+        is used, except where there is no default to use: a malformed key raises `ConfigError`.
+        """
+        environ = os.environ if environ is None else environ
+        for setting, names in ENVIRONMENT.items():
+            for name in names:
+                text = environ.get(name, "").strip()
+                if text and setting not in settings:
+                    value = _from_text(setting, name, text)
+                    if value is not None:
+                        settings[setting] = value
+        return cls.of(**settings)
+
+
+def _part(kind: type[PartT], settings: Mapping[str, Any]) -> PartT:
+    return kind(**{name: settings[name] for name in kind.__struct_fields__ if name in settings})
+
+
+SETTINGS: dict[str, type[_Part]] = {
+    name: kind
+    for kind in (EndpointSettings, QueueLimits, BatchLimits, RetryLimits, Defaults, Shutdown)
+    for name in kind.__struct_fields__
+}
+"""Every setting and the part it belongs to."""
+
+_HONEYHIVE_NAMES: dict[str, tuple[str, ...]] = {
+    "api_key": ("HH_INGESTION_API_KEY", "HH_API_KEY"),  # the ingestion key wins for event writes
+    "base_url": ("HH_API_URL",),
+    "project": ("HH_PROJECT",),
+    "source": ("HH_SOURCE",),
+    "session_name": ("HH_SESSION_NAME",),
+    "max_batch_events": ("HH_BATCH_SIZE",),
+    "flush_interval": ("HH_FLUSH_INTERVAL",),
+    "max_retries": ("HH_MAX_RETRIES",),
+    "request_timeout": ("HH_API_TIMEOUT",),
+    "verify_tls": ("HH_VERIFY_SSL",),
+    "test_mode": ("HH_TEST_MODE",),
+}
+
+ENVIRONMENT: dict[str, tuple[str, ...]] = {
+    setting: _HONEYHIVE_NAMES.get(setting, (f"HH_BATCHER_{setting.upper()}",)) for setting in SETTINGS
+}
+"""The environment names of every setting, the one that wins first. HoneyHive's own wherever one exists."""
+
+
+def _from_text(setting: str, name: str, text: str) -> object:
+    """Return the value that `text` stands for, or None after a warning if it stands for none."""
+    if setting == "api_key":
+        return text
+    kind = SETTINGS[setting]
+    hint = get_type_hints(kind, include_extras=True)[setting]
+    try:
+        value = msgspec.convert(text.lower() if hint is bool else text, hint, strict=False)
+        kind(**{setting: value, **({"api_key": "unused"} if kind is EndpointSettings else {})})
+    except (msgspec.ValidationError, ConfigError) as error:
+        default = msgspec.structs.fields(kind)[kind.__struct_fields__.index(setting)].default
+        logger.warning("%s=%r does not do (%s); using %r", name, text, error, default)
+        return None
+    return value
+
+
+def _checked_key(key: str) -> Secret:
+    revealed = key.reveal() if isinstance(key, Secret) else key
+    if not re.fullmatch(r"[\x21-\x7e]+", revealed):
+        raise ConfigError("api_key does not do: Expected visible ASCII characters without spaces")
+    return Secret(revealed)
+
+
+def _checked_url(url: str) -> str:
+    complaint: str | None = None
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise ConfigError(f"base_url={url!r} does not do: it is not a URL") from None
+    if not re.fullmatch(r"[\x21-\x7e]+", url):
+        complaint = "Expected visible ASCII characters without spaces"
+    elif parts.scheme not in {"http", "https"} or not host:
+        complaint = "Expected http:// or https:// and a host"
+    elif parts.username is not None or parts.password is not None:
+        raise ConfigError("base_url does not do: it holds a user name or a password")  # so it is not shown
+    elif parts.query or parts.fragment:
+        complaint = "Expected no query and no fragment"
+    if complaint is not None:
+        raise ConfigError(f"base_url={url!r} does not do: {complaint}")
+    if parts.scheme == "http" and host not in _LOOPBACK:
+        logger.warning("base_url is plain http: the API key and all events travel unencrypted to %s", host)
+    return url.rstrip("/")
+
+
+class Hooks(Struct, frozen=True, kw_only=True):
+    """What the application wants to see or change. One that raises is counted and hurts nothing."""
+
+    before_send: Callable[[Any], Any] | None = None
+    """`(event) -> event | None`, called inside `push`; None, or raising, keeps the event from being sent."""
+    on_delivered: Callable[[tuple[str, ...]], object] | None = None
+    """`(event_ids)`, called on the loop after the server confirmed them."""
+    on_dropped: Callable[[tuple[str, ...], str], object] | None = None
+    """`(event_ids, reason)`, called on the loop."""
+    on_unconfirmed: Callable[[tuple[str, ...]], object] | None = None
+    """`(event_ids)`, called on the loop: nobody knows whether the server has them."""

@@ -1,0 +1,231 @@
+"""Which group is ripe, and how a batch is cut from it or split.
+
+Groups keep their fragments first in, first out. The choice of the next group is O(log groups) per
+batch, not per event: a heap orders the groups by their oldest fragment, and groups that are full wait
+in line beside it. When both have a claim they take turns, so that neither many small sessions nor one
+busy group starves the other.
+"""
+
+import heapq
+from collections import deque
+from typing import final
+
+from honeyhive_batcher.config import BatchLimits
+from honeyhive_batcher.core import wire
+from honeyhive_batcher.core.model import SESSIONLESS, Batch, Fragment, GroupKey
+
+EVERYTHING = 1 << 62
+"""A flush watermark beyond every sequence number: all that is queued is ripe."""
+
+
+@final
+class _Group:
+    """The queued fragments of one key.
+
+    Invariant: `queued_bytes` is what the events add to a body, a comma each; `away` counts the
+    fragments that were cut and are not settled, for groups with a session only.
+    """
+
+    __slots__ = ("away", "fragments", "key", "overhead", "queued_bytes", "stands_in_line")
+
+    def __init__(self, key: GroupKey) -> None:
+        self.key = key
+        self.overhead = wire.overhead(key) - 1  # the first event has no comma before it
+        self.fragments: deque[Fragment] = deque()
+        self.queued_bytes = 0
+        self.away = 0
+        self.stands_in_line = False
+
+    def __lt__(self, other: "_Group") -> bool:
+        return False  # in the heap only the sequence numbers decide
+
+    @property
+    def waits(self) -> bool:
+        """A closing that is alone waits until all events of its session are settled: it updates what
+        they create.
+        """
+        return self.away > 0 and bool(self.fragments[0].closing)
+
+
+@final
+class Groups:
+    """The queue by groups. Not thread-safe: every call is made holding the intake's lock."""
+
+    def __init__(self, limits: BatchLimits) -> None:
+        self._limits = limits
+        self.max_body_bytes = limits.max_batch_bytes
+        """Largest body to cut; lowered when the server finds a smaller one too large."""
+        self.flush_through = 0
+        """Fragments up to this sequence number are ripe whatever their age."""
+        self.queued_events = 0
+        self.queued_bytes = 0
+        self._groups: dict[GroupKey, _Group] = {}
+        self._oldest: list[tuple[int, _Group]] = []  # Invariant: every group that may be cut is in here
+        self._full: deque[_Group] = deque()  # groups that became full, in that order
+        self._turn_of_full = True
+
+    def knows(self, key: GroupKey) -> bool:
+        """Return whether fragments of this key are queued, in flight or backing off."""
+        return key in self._groups
+
+    def add(self, fragment: Fragment) -> bool:
+        """Queue a fragment; return whether that may be a reason to act earlier than planned."""
+        group = self._groups.get(fragment.key)
+        if group is None:
+            group = self._groups[fragment.key] = _Group(fragment.key)
+        news = self.queued_events == 0
+        is_first = not group.fragments  # asked before it is added: a push may interrupt a push
+        group.fragments.append(fragment)
+        self._count(group, fragment, 1)
+        if is_first:
+            heapq.heappush(self._oldest, (fragment.seq, group))
+        if not group.stands_in_line and self._is_full(group):
+            group.stands_in_line = True
+            self._full.append(group)
+            news = True
+        return news
+
+    def ripe_at(self) -> float | None:
+        """Return the instant from which `cut` returns a batch, -inf for at once, None for never."""
+        if self._first_full() is not None:
+            return float("-inf")
+        group = self._first_by_age()
+        if group is None:
+            return None
+        head = group.fragments[0]
+        if head.seq <= self.flush_through:
+            return float("-inf")
+        return head.accepted_at + self._limits.flush_interval
+
+    def cut(self, now: float) -> Batch | None:
+        """Cut the next ripe batch, or return None when nothing is ripe at `now`.
+
+        The batch is of one group, first in first out, of 1 to `max_batch_events` events, and its
+        body is at most `max_body_bytes` long unless a single event makes it so.
+        """
+        full = self._first_full()
+        aged = self._first_by_age()
+        if aged is not None:
+            head = aged.fragments[0]
+            if head.seq > self.flush_through and head.accepted_at + self._limits.flush_interval > now:
+                aged = None
+        self._turn_of_full = not self._turn_of_full
+        group = (full or aged) if self._turn_of_full else (aged or full)
+        if group is None:
+            return None
+        if group is full:
+            self._full.popleft()
+            group.stands_in_line = False
+        return self._cut_from(group)
+
+    def evict(self) -> Fragment | None:
+        """Take the oldest queued event out of the queue, or return None if there is none."""
+        passed: list[tuple[int, _Group]] = []
+        evicted: Fragment | None = None
+        while evicted is None and self._first_by_age() is not None:
+            entry = heapq.heappop(self._oldest)
+            group = entry[1]
+            if group.fragments[0].closing:  # it costs little and completes a session: not evicted
+                passed.append(entry)
+                continue
+            evicted = group.fragments.popleft()
+            self._count(group, evicted, -1)
+            if group.fragments:
+                heapq.heappush(self._oldest, (group.fragments[0].seq, group))
+        for entry in passed:
+            heapq.heappush(self._oldest, entry)
+        return evicted
+
+    def put_back(self, closing: Fragment) -> None:
+        """Queue a closing again that was to ride with a batch which is being split."""
+        group = self._groups[closing.key]
+        group.away -= 1
+        group.fragments.appendleft(closing)
+        self._count(group, closing, 1)
+        self._line_up(group)
+
+    def settled(self, key: GroupKey, fragments: int) -> int:
+        """Note that cut fragments of a key are settled; return the bytes its properties held if the
+        group vanishes with them.
+        """
+        if key is SESSIONLESS:
+            return 0
+        group = self._groups[key]
+        group.away -= fragments
+        return self._vanish(group)
+
+    def evicted(self, key: GroupKey) -> int:
+        """Note that a fragment of a key was evicted; return the same as `settled`."""
+        return 0 if key is SESSIONLESS else self._vanish(self._groups[key])
+
+    def _vanish(self, group: _Group) -> int:
+        if group.fragments:
+            if group.away == 0:
+                self._line_up(group)  # its closing may have waited for this
+            return 0
+        if group.away:
+            return 0
+        del self._groups[group.key]
+        return len(group.key.properties)
+
+    def _cut_from(self, group: _Group) -> Batch:
+        queue = group.fragments
+        taken: list[Fragment] = []
+        size = group.overhead
+        while queue and len(taken) < self._limits.max_batch_events and not queue[0].closing:
+            size += len(queue[0].data) + 1
+            if taken and size > self.max_body_bytes:
+                break
+            taken.append(queue.popleft())
+        if queue and queue[0].closing:
+            size += len(queue[0].closing) - len(group.key.properties)
+            if not taken or size <= self.max_body_bytes:
+                taken.append(queue.popleft())
+        for fragment in taken:
+            self._count(group, fragment, -1)
+        if group.key is not SESSIONLESS:
+            group.away += len(taken)
+        if not group.stands_in_line and queue and self._is_full(group):
+            group.stands_in_line = True
+            self._full.append(group)
+        self._line_up(group)
+        return Batch(key=group.key, fragments=tuple(taken))
+
+    def _count(self, group: _Group, fragment: Fragment, sign: int) -> None:
+        self.queued_events += sign
+        self.queued_bytes += sign * fragment.size
+        if not fragment.closing:
+            group.queued_bytes += sign * (len(fragment.data) + 1)
+
+    def _line_up(self, group: _Group) -> None:
+        if group.fragments:
+            heapq.heappush(self._oldest, (group.fragments[0].seq, group))
+
+    def _is_full(self, group: _Group) -> bool:
+        return (
+            len(group.fragments) >= self._limits.max_batch_events
+            or group.overhead + group.queued_bytes >= self.max_body_bytes
+        )
+
+    def _first_full(self) -> _Group | None:
+        while self._full:
+            group = self._full[0]
+            if group.stands_in_line and group.fragments and not group.waits and self._is_full(group):
+                return group
+            group.stands_in_line = False  # it was cut or evicted from meanwhile
+            self._full.popleft()
+        return None
+
+    def _first_by_age(self) -> _Group | None:
+        while self._oldest:
+            seq, group = self._oldest[0]
+            if group.fragments and group.fragments[0].seq == seq and not group.waits:
+                return group
+            heapq.heappop(self._oldest)  # it was cut or evicted from meanwhile, or waits to be lined up
+        return None
+
+
+def halves(fragments: tuple[Fragment, ...]) -> tuple[tuple[Fragment, ...], tuple[Fragment, ...]]:
+    """Split two or more fragments in two, the larger half first."""
+    middle = (len(fragments) + 1) // 2
+    return fragments[:middle], fragments[middle:]

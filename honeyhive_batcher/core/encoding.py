@@ -1,0 +1,261 @@
+"""An event becomes JSON bytes, once, whatever it holds.
+
+The fast path is one msgspec encode into a buffer that cannot grow. Only when that fails, for a value
+JSON has no word for, are the failing branches walked (`repair`).
+
+Why a buffer that cannot grow: the encoder notices a cycle only at the interpreter's recursion limit,
+and by then its content has been written a thousand times (CPython 3.11) or ten thousand times (3.13:
+one megabyte in a cycle took 9.7 GB and 15 s). A `bytearray` that a `memoryview` looks at refuses to
+grow, so the encoder stops at the limit instead.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, final
+
+import msgspec
+from msgspec import UNSET, Struct
+
+from honeyhive_batcher.core.model import Admission
+
+FAILURES = (TypeError, ValueError, RecursionError, OverflowError, AttributeError)
+"""What the encoder raises for a value it cannot have: odd keys and types, lone surrogates, cycles, and
+what foreign dataclass and attrs objects raise when their fields are read."""
+
+MAX_ARRAY_ITEMS = 1_000_000
+"""Larger arrays are not turned into lists: that alone would cost gigabytes and seconds."""
+
+MAX_VISITS = 100_000
+"""Values that one search or repair looks at; it bounds the time also where shared parts multiply."""
+
+_SLACK = 64  # the encoder wants a little more room than it fills; 19 bytes were the most seen
+_FIRST_GUESS = 4096
+_NONFINITE = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]", re.DOTALL)
+# In msgpack, a float whose exponent is all ones: NaN or an infinity. UTF-8 text cannot hold it.
+
+
+class Encoded(Struct, frozen=True, gc=False):
+    """An event's bytes. Positional on purpose: one is made per push."""
+
+    data: bytes
+    event_id: str
+    repairs: int
+
+
+class Refusal(Struct, frozen=True, kw_only=True):
+    """Why something can never be an event, in words for its producer, without its content."""
+
+    admission: Admission
+    message: str
+
+
+def plain(value: Any) -> Any:
+    """Return what stands for a value that msgspec does not know: the encoder's hook.
+
+    Raises:
+        TypeError: Nothing stands for it.
+    """
+    try:
+        if hasattr(value, "model_dump"):  # pydantic and its like
+            return value.model_dump()
+        if hasattr(value, "tolist"):  # numpy scalars and arrays, tensors
+            if getattr(value, "size", 1) <= MAX_ARRAY_ITEMS:
+                return value.tolist()
+        elif hasattr(value, "item"):
+            return value.item()
+        elif isinstance(value, str):
+            return str.__str__(value)
+        elif isinstance(value, int):
+            return int(value)
+        elif isinstance(value, float):
+            return float(value)
+        elif isinstance(value, Mapping):
+            return dict(value)
+        elif isinstance(value, Iterable) and not hasattr(value, "__next__"):
+            return list(value)  # an iterator is left alone: reading it would take it from its owner
+        elif value is UNSET:
+            return None
+    except Exception:  # whatever foreign code raises; it is a TypeError to the encoder
+        raise TypeError from None
+    raise TypeError
+
+
+_JSON = msgspec.json.Encoder(decimal_format="number", enc_hook=plain)
+_MSGPACK = msgspec.msgpack.Encoder(enc_hook=plain)
+
+
+def encode_within(value: object, max_bytes: int, guess: int = _FIRST_GUESS) -> bytes | None:
+    """Return the JSON of `value`, or None if it is longer than `max_bytes`. Never holds much more.
+
+    Raises:
+        TypeError, ValueError, RecursionError, OverflowError, AttributeError: see `FAILURES`.
+    """
+    most = max_bytes + _SLACK
+    room = min(guess, most)
+    while True:
+        buffer = bytearray(room)
+        view = memoryview(buffer)  # while it lives, the buffer cannot grow
+        try:
+            _JSON.encode_into(value, buffer)
+        except BufferError:
+            if room == most:
+                return None
+            room = min(8 * room, most)
+            continue
+        finally:
+            del view
+        return bytes(buffer) if len(buffer) <= max_bytes else None
+
+
+def nonfinite(value: object, data: bytes, nulls: int) -> int:
+    """Return how many NaN and infinities of `value` became null in `data`, beyond `nulls` known Nones.
+
+    The encoder writes them as null without a word. Counting the nulls is cheap; only where there are
+    more than are explained does a second encode tell.
+
+    Raises:
+        OverflowError: An integer does not fit into 64 bits, so that msgpack cannot tell.
+    """
+    if data.count(b"null") <= nulls:
+        return 0
+    return len(_NONFINITE.findall(_MSGPACK.encode(value)))
+
+
+@final
+class EventEncoder:
+    """Turns events into bytes and fills in what they leave out. Safe in any thread: all it changes is a
+    guess at the size of the next event.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_event_bytes: int,
+        defaults: Mapping[str, str | None],
+        new_id: Callable[[], str],
+        repair: Callable[[object, int], tuple[bytes, int] | None],
+    ) -> None:
+        self._max_bytes = max_event_bytes
+        self._names = tuple(name for name, value in defaults.items() if value is not None)
+        self._new_id = new_id
+        self._repair = repair
+        self._guess = _FIRST_GUESS  # at most twice what recent events really took
+        # What to append for every combination of absent fields, by bit mask.
+        members = [b',"%b":%b' % (name.encode(), msgspec.json.encode(defaults[name])) for name in self._names]
+        self._fillings = [
+            b"".join(member for bit, member in enumerate(members) if mask >> bit & 1)
+            for mask in range(1 << len(members))
+        ]
+
+    def encode(self, event: object) -> Encoded | Refusal:
+        """Return the bytes of `event` with its `event_id`, or why it cannot be one. Never changes it."""
+        mask = 0
+        bit = 1
+        if isinstance(event, dict):
+            event_id = event.get("event_id", UNSET)
+            for name in self._names:
+                if name not in event:
+                    mask |= bit
+                bit <<= 1
+            nulls = event.get("error", UNSET) is None
+        elif isinstance(event, Struct):
+            event_id = getattr(event, "event_id", UNSET)
+            for name in self._names:
+                if getattr(event, name, UNSET) is UNSET:
+                    mask |= bit
+                bit <<= 1
+            nulls = getattr(event, "error", UNSET) is None
+        elif isinstance(event, Mapping):
+            return self.encode(dict(event))
+        else:
+            return _not_an_event(event)
+        filling = self._fillings[mask]
+        if event_id is UNSET:
+            event_id = self._new_id()
+            filling = b'%b,"event_id":"%b"' % (filling, event_id.encode())
+        elif type(event_id) is not str or not event_id.isprintable() or not event_id:
+            return self._encode_with_odd_id(event, event_id)
+
+        repairs = 0
+        max_bytes = self._max_bytes - len(filling)
+        data: bytes | None
+        try:
+            data = encode_within(event, max_bytes, self._guess)
+            if data is not None:
+                repairs = nonfinite(event, data, nulls)
+            elif has_cycle(event):
+                raise RecursionError
+        except FAILURES:
+            repaired = self._repair(event, max_bytes)
+            data, repairs = (None, 0) if repaired is None else repaired
+        if data is None:
+            return _too_large(self._max_bytes)
+        if data[:1] != b"{":
+            return _not_an_event(event)
+        if 2 * len(data) > self._guess or 8 * len(data) < self._guess:
+            self._guess = max(_FIRST_GUESS, 2 * len(data))
+        if filling:
+            data = b"".join((data[:-1], filling[data == b"{}" :], b"}"))
+            if len(data) > self._max_bytes:
+                return _too_large(self._max_bytes)
+        return Encoded(data, event_id, repairs)
+
+    def _encode_with_odd_id(self, event: Any, event_id: object) -> Encoded | Refusal:
+        """Encode with a usable id in place of one that is not a string; a null is as good as none."""
+        fields = dict(event) if isinstance(event, dict) else struct_fields(event)
+        del fields["event_id"]
+        usable = type(event_id).__name__ == "UUID" or type(event_id) is int
+        if usable:
+            fields["event_id"] = str(event_id)
+        encoded = self.encode(fields)
+        if isinstance(encoded, Encoded) and not usable and event_id is not None:
+            return Encoded(encoded.data, encoded.event_id, encoded.repairs + 1)
+        return encoded
+
+
+def has_cycle(value: Any) -> bool:
+    """Return whether a container among the first `MAX_VISITS` values below `value` holds itself."""
+    path: list[tuple[int, Iterator[Any]]] = [(id(value), _items(value))]
+    on_path = {id(value)}
+    for _ in range(MAX_VISITS):
+        item = next(path[-1][1], _END)
+        if item is _END:
+            on_path.discard(path.pop()[0])
+            if not path:
+                return False
+        elif id(item) in on_path:
+            return True
+        elif isinstance(item, (dict, list, tuple)):
+            path.append((id(item), _items(item)))
+            on_path.add(id(item))
+    return False
+
+
+_END = object()
+
+
+def _items(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict):
+        return iter(list(value.values()))
+    return iter(value) if isinstance(value, (list, tuple)) else iter(())
+
+
+def struct_fields(struct: Struct) -> dict[str, Any]:
+    """Return the fields of a Struct that are set, under their wire names."""
+    names = zip(struct.__struct_encode_fields__, struct.__struct_fields__, strict=True)
+    fields = ((wire_name, getattr(struct, name)) for wire_name, name in names)
+    return {wire_name: value for wire_name, value in fields if value is not UNSET}
+
+
+def _not_an_event(event: object) -> Refusal:
+    return Refusal(
+        admission=Admission.NOT_AN_EVENT,
+        message=f"an event is a mapping or a Struct with named fields, not {type(event).__name__}",
+    )
+
+
+def _too_large(max_bytes: int) -> Refusal:
+    return Refusal(
+        admission=Admission.TOO_LARGE,
+        message=f"the encoded event is larger than {max_bytes} bytes",
+    )

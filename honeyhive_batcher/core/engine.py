@@ -1,0 +1,332 @@
+"""Composes the policies into one synchronous machine: what to send now, and what a reply means.
+
+Invariants, each tested by its name:
+
+1. Conservation: `offered = accepted + refused` and `accepted = delivered + dropped + unconfirmed + held`,
+   after every call, per event and not only by count.
+2. Bound: held events and bytes (queued, in flight, backing off) never exceed the limits.
+3. Batch: 1 to max events, body within its limit, one group, first in first out within the group.
+4. One fate: a second settlement is an `InternalError`.
+5. Wake: at `wake_at()` there is work; if it is None, only a call or a reply makes work.
+6. Age: with a free slot and no back-off, nothing waits longer than `flush_interval`.
+7. Retry: attempts and elapsed time are bounded; Retry-After is a floor; same bytes, same ids.
+8. Phase: OPEN → DRAINING → CLOSED, never back; a new run is a new engine over the same intake.
+9. Host: nothing in here waits, logs or raises for anything a server says.
+
+An accepted event is in exactly one place:
+
+    queued ──cut──► in flight ──reply──► settled
+    (intake)          ▲   │
+                      │   ├─► waiting, ready (schedule)
+                      └───┴─► the later pieces of a refused batch (trial)
+"""
+
+import enum
+from typing import TypeAlias, assert_never, final
+
+import msgspec
+
+from honeyhive_batcher.config import RetryLimits
+from honeyhive_batcher.core import wire
+from honeyhive_batcher.core.batching import halves
+from honeyhive_batcher.core.intake import Intake
+from honeyhive_batcher.core.model import (
+    Attempt,
+    Batch,
+    DropReason,
+    Endpoint,
+    Failure,
+    Fate,
+    Fragment,
+    Jitter,
+    Reply,
+)
+from honeyhive_batcher.core.pacing import Pacing
+from honeyhive_batcher.core.repair import mend
+from honeyhive_batcher.core.retry import Budget, held_attempt, next_attempt
+from honeyhive_batcher.core.schedule import NOW, Schedule
+from honeyhive_batcher.core.trial import Trial
+from honeyhive_batcher.core.verdict import (
+    Ambiguous,
+    Delivered,
+    Misconfigured,
+    NotNow,
+    Partly,
+    Refused,
+    TooLarge,
+    Unattributed,
+    judge,
+)
+from honeyhive_batcher.errors import InternalError
+
+Fragments: TypeAlias = tuple[Fragment, ...]
+
+
+class Phase(enum.Enum):
+    """The life of one run."""
+
+    OPEN = "open"
+    DRAINING = "draining"
+    CLOSED = "closed"
+
+
+@final
+class Engine:
+    """One run. All its methods are called by one thread, the one that runs the loop."""
+
+    def __init__(self, intake: Intake, *, max_in_flight: int, retry: RetryLimits, jitter: Jitter) -> None:
+        self.phase = Phase.OPEN
+        self._intake = intake
+        self._ledger = intake.ledger
+        self._retry = retry
+        self._jitter = jitter
+        self._pacing = Pacing(max_in_flight, retry, jitter)
+        self._schedule = Schedule(Budget(capacity=10.0 + max_in_flight))
+        self._in_flight: dict[Attempt, float] = {}  # and when each began
+        self._flushed_through = intake.flush_through
+        self._is_systemic = False  # a batch was refused event by event, and nothing was taken since
+
+    # What to do, and when.
+
+    def poll(self, now: float) -> list[Attempt]:
+        """Return the attempts to begin now; each has to come back through `complete`."""
+        if self._intake.flush_through > self._flushed_through:
+            self._flushed_through = self._intake.flush_through
+            self._pacing.hurry()  # the back-offs, once for every flush; not the server's Retry-After
+            if self._pacing.endpoint is not Endpoint.HELD:
+                self._schedule.hurry()
+        begun: list[Attempt] = []
+        while len(self._in_flight) < self._pacing.limit and self._pacing.opens_at <= now:
+            attempt = self._schedule.next(now)
+            if attempt is None:
+                batch = self._intake.cut(now)
+                if batch is None:
+                    break
+                attempt = Attempt(batch=batch)
+            if attempt.first_at is None:
+                attempt = msgspec.structs.replace(attempt, first_at=now)
+            self._in_flight[attempt] = now
+            self._ledger.requests += 1
+            self._ledger.retries += attempt.number > 1 or attempt.early
+            begun.append(attempt)
+        self._ledger.in_flight = len(self._in_flight)
+        return begun
+
+    def wake_at(self) -> float | None:
+        """Return the instant at which `poll` has something to do; None if only a call or a reply will
+        give it something.
+        """
+        if len(self._in_flight) >= self._pacing.limit or self.phase is Phase.CLOSED:
+            return None
+        instants = [at for at in (self._schedule.due_at(), self._intake.ripe_at()) if at is not None]
+        return max(min(instants), self._pacing.opens_at) if instants else None
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether nothing will be settled until somebody changes a setting."""
+        return self._pacing.endpoint is Endpoint.HELD and not self._in_flight
+
+    # What a reply means.
+
+    def complete(self, attempt: Attempt, reply: Reply, now: float) -> None:
+        """Take the reply to an attempt.
+
+        Raises:
+            InternalError: The attempt is not in flight.
+        """
+        if attempt not in self._in_flight:
+            raise InternalError("a reply came for an attempt that is not in flight")
+        in_flight = len(self._in_flight)
+        started_at = self._in_flight.pop(attempt)
+        self._ledger.in_flight = in_flight - 1
+        verdict = judge(attempt.batch, reply)
+        held_until = now
+        match verdict:
+            case NotNow() | Ambiguous():
+                self._pacing.failed(started_at=started_at, now=now, retry_after=verdict.retry_after)
+            case Misconfigured():
+                held_until = self._pacing.misconfigured(now=now, retry_after=verdict.retry_after)
+            case _:
+                self._pacing.succeeded(in_flight=in_flight)
+                self._schedule.budget.succeeded()
+        self._ledger.endpoint = self._pacing.endpoint
+        if not isinstance(verdict, Delivered):
+            self._ledger.last_error = verdict.cause
+        match verdict:
+            case Delivered():
+                self._settle(attempt, Fate.DELIVERED)
+            case Unattributed():
+                self._settle(attempt, Fate.UNCONFIRMED)
+            case Partly():
+                self._complete_partly(attempt, verdict, now)
+            case NotNow():
+                self._again(attempt, now, reached=not verdict.unsent)
+            case Ambiguous() if self._retry.on_ambiguous == "drop":
+                self._settle(attempt, Fate.UNCONFIRMED)
+            case Ambiguous():
+                self._again(msgspec.structs.replace(attempt, maybe_sent=True), now, reached=True)
+            case TooLarge():
+                self._split(attempt)
+            case Refused():
+                self._bisect(attempt)
+            case Misconfigured():
+                self._schedule.wait(held_attempt(attempt, until=held_until))
+            case _:
+                assert_never(verdict)
+
+    def _complete_partly(self, attempt: Attempt, verdict: Partly, now: float) -> None:
+        """Settle what is named and send the rest again, alone; drop it when it is accounted for once
+        more and nothing else was created.
+        """
+        rest = verdict.rest
+        closing = attempt.batch.closing
+        delivered = verdict.delivered
+        if closing is not None and delivered:
+            delivered = (*delivered, closing)  # its properties came with what was created
+        elif closing is not None:
+            rest = (*rest, closing)
+        self._intake.settle(delivered, Fate.DELIVERED)
+        if delivered:
+            self._is_systemic = False
+            if attempt.trial is not None:
+                attempt.trial.accepted()
+        remainder = msgspec.structs.replace(
+            attempt, batch=Batch(key=attempt.batch.key, fragments=rest), suspect=verdict.accounted
+        )
+        if verdict.accounted and attempt.suspect and not delivered:
+            self._settle(remainder, Fate.DROPPED, DropReason.REJECTED)
+        else:
+            exhausted = DropReason.REJECTED if verdict.accounted else DropReason.RETRIES_EXHAUSTED
+            self._again(remainder, now, reached=True, exhausted=exhausted)
+
+    def _again(
+        self,
+        attempt: Attempt,
+        now: float,
+        *,
+        reached: bool,
+        exhausted: DropReason = DropReason.RETRIES_EXHAUSTED,
+    ) -> None:
+        """Let an attempt be followed by another, or give its batch up."""
+        following = next_attempt(
+            self._retry,
+            attempt,
+            now=now,
+            not_before=self._pacing.floor_at,
+            reached=reached,
+            jitter=self._jitter,
+        )
+        if following is not None:
+            self._schedule.wait(following)
+        elif attempt.maybe_sent:
+            self._settle(attempt, Fate.UNCONFIRMED)
+        else:
+            self._settle(attempt, Fate.DROPPED, exhausted)
+
+    def _split(self, attempt: Attempt) -> None:
+        """Send the halves of a batch that was too large, and remember the size that was."""
+        alone = self._without_closing(attempt)
+        events = alone.batch.events
+        if len(events) < 2:
+            self._settle(alone, Fate.DROPPED, DropReason.TOO_LARGE)
+            return
+        self._intake.limit_body(max(1, wire.body_size(attempt.batch) // 2))
+        if attempt.trial is not None:
+            attempt.trial.split(events)
+            self._advance(attempt)
+        else:
+            for half in halves(events):
+                self._schedule.add(_piece(attempt, half, None))
+
+    def _bisect(self, attempt: Attempt) -> None:
+        """Find the poison in a refused batch and drop it alone; drop all when all is refused."""
+        trial: Trial | None = attempt.trial
+        if trial is None:
+            mended = _mended(attempt.batch)
+            if mended is not None:
+                self._schedule.add(msgspec.structs.replace(attempt, batch=mended))
+                return
+            trial = Trial(len(attempt.batch.events), is_systemic=self._is_systemic)
+        alone = msgspec.structs.replace(self._without_closing(attempt), trial=trial)
+        if trial.refused(alone.batch.fragments):
+            self._intake.settle(alone.batch.fragments, Fate.DROPPED, DropReason.REJECTED)
+        if trial.is_hopeless:
+            self._is_systemic = True
+            self._ledger.last_error = f"{self._ledger.last_error} for every event, so not for one of them"
+            for piece in trial.take_all():
+                self._intake.settle(piece, Fate.DROPPED, DropReason.REJECTED)
+        self._advance(alone)
+
+    def _without_closing(self, attempt: Attempt) -> Attempt:
+        """Queue a closing that rides along again, and return the attempt without it."""
+        closing, events = attempt.batch.closing, attempt.batch.events
+        if closing is None or not events:
+            return attempt
+        self._intake.put_back(closing)
+        return msgspec.structs.replace(attempt, batch=Batch(key=attempt.batch.key, fragments=events))
+
+    def _settle(self, attempt: Attempt, fate: Fate, reason: DropReason | None = None) -> None:
+        self._intake.settle(attempt.batch.fragments, fate, reason)
+        if fate is Fate.DELIVERED:
+            self._is_systemic = False
+            if attempt.trial is not None:
+                attempt.trial.accepted()
+        self._advance(attempt)
+
+    def _advance(self, attempt: Attempt) -> None:
+        """Send the next piece of a trial, now that the one before is done."""
+        piece = attempt.trial.next() if attempt.trial is not None else None
+        if piece is not None:
+            self._schedule.add(_piece(attempt, piece, attempt.trial))
+
+    # The end of a run.
+
+    def drain(self) -> None:
+        """Take nothing more, and send what is held without waiting for more to share its requests."""
+        if self.phase is Phase.OPEN:
+            self.phase = Phase.DRAINING
+            self._intake.close()
+
+    def abandon(self, reason: DropReason = DropReason.SHUTDOWN) -> None:
+        """End the run and settle everything held: what was sent is unconfirmed, the rest is dropped."""
+        self._intake.close()
+        self.phase = Phase.CLOSED
+        sent = [attempt.batch.fragments for attempt in self._in_flight]
+        unsent: list[Fragments] = []
+        attempts = [*self._in_flight, *self._schedule.take_all()]
+        for attempt in attempts[len(self._in_flight) :]:
+            (sent if attempt.maybe_sent else unsent).append(attempt.batch.fragments)
+        for attempt in attempts:
+            if attempt.trial is not None:
+                unsent += attempt.trial.take_all()
+        for fragments in sent:
+            self._intake.settle(fragments, Fate.UNCONFIRMED)
+        for fragments in unsent:
+            self._intake.settle(fragments, Fate.DROPPED, reason)
+        while (batch := self._intake.cut(NOW)) is not None:
+            self._intake.settle(batch.fragments, Fate.DROPPED, reason)
+        self._in_flight.clear()
+        self._ledger.in_flight = 0
+
+    def lose_replies(self, cause: str, now: float) -> None:
+        """Take it that no reply will come to anything in flight."""
+        for attempt in list(self._in_flight):
+            self.complete(attempt, Failure(cause=cause, unsent=False), now)
+
+
+def _piece(attempt: Attempt, fragments: Fragments, trial: Trial | None) -> Attempt:
+    """Return the first attempt of a part of a batch; it may have arrived if the whole may have."""
+    batch = Batch(key=attempt.batch.key, fragments=fragments)
+    return Attempt(batch=batch, maybe_sent=attempt.maybe_sent, trial=trial)
+
+
+def _mended(batch: Batch) -> Batch | None:
+    """Return the batch with what is not JSON made so, or None if all of it is JSON. See `mend`."""
+    mended = {fragment: mend(fragment.data) for fragment in batch.events}
+    if not any(mended.values()):
+        return None
+    fragments = tuple(
+        fragment if (data := mended.get(fragment)) is None else msgspec.structs.replace(fragment, data=data)
+        for fragment in batch.fragments
+    )
+    return Batch(key=batch.key, fragments=fragments)

@@ -1,0 +1,206 @@
+"""Counts every event exactly once, and gives the snapshot whose numbers always add up.
+
+offered  = accepted + refused
+accepted = delivered + dropped + unconfirmed + held
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import final
+
+from msgspec import Struct
+
+from honeyhive_batcher.core.model import Admission, DropReason, Endpoint, Fate, Fragment, Settlement
+from honeyhive_batcher.errors import InternalError
+
+
+class Statistics(Struct, frozen=True, kw_only=True):
+    """What became of everything offered so far; over all runs of a batcher.
+
+    In every snapshot `offered == accepted + sum(refused.values())` and
+    `accepted == delivered + sum(dropped.values()) + unconfirmed + held`. A session's closing update
+    is counted as one event.
+    """
+
+    offered: int
+    """Events given to `push` and `put`."""
+    accepted: int
+    """Events taken into the queue."""
+    refused: dict[str, int]
+    """Events never taken, by reason: the values of `Admission`."""
+    delivered: int
+    """Events that the server confirmed."""
+    dropped: dict[str, int]
+    """Accepted events that were surely not delivered, by reason: the values of `DropReason`."""
+    unconfirmed: int
+    """Accepted events that were sent and of which nobody knows whether they arrived."""
+    held: int
+    """Accepted events without a fate yet: queued, in flight or backing off."""
+    held_bytes: int
+    """Bytes of the events held, encoded, and of the properties of their sessions."""
+    in_flight: int
+    """Requests on their way now."""
+    requests: int
+    """Requests sent."""
+    retries: int
+    """Requests that sent a batch again."""
+    repaired: int
+    """Values replaced in events because JSON has no word for them."""
+    callback_errors: int
+    """How often `before_send` or a callback raised."""
+    endpoint: str
+    """How the endpoint answered lately: a value of `Endpoint`."""
+    last_error: str | None
+    """What went wrong last on the way to the server; no payload, header or key is in it."""
+    last_delivery_at: float | None
+    """When the server last confirmed an event, Unix seconds."""
+
+
+@final
+class Barrier:
+    """What became of the events that were held when a flush was called.
+
+    Invariant: `held` falls to 0 and every event is counted in one of the other three meanwhile.
+    """
+
+    __slots__ = ("delivered", "dropped", "held", "unconfirmed", "watermark")
+
+    def __init__(self, watermark: int, held: int) -> None:
+        self.watermark = watermark
+        self.held = held
+        self.delivered = 0
+        self.dropped = 0
+        self.unconfirmed = 0
+
+    def count(self, fate: Fate, events: int) -> None:
+        """Note that so many of the events before the barrier met their fate."""
+        self.held -= events
+        match fate:
+            case Fate.DELIVERED:
+                self.delivered += events
+            case Fate.DROPPED:
+                self.dropped += events
+            case Fate.UNCONFIRMED:
+                self.unconfirmed += events
+
+
+@final
+class Ledger:
+    """The only place where events are counted and capacity is taken and returned.
+
+    Not thread-safe: every call is made holding the intake's lock. The plain attributes at the end are
+    no part of the equations; whoever knows them sets them.
+    """
+
+    def __init__(self, *, max_events: int, max_bytes: int) -> None:
+        self._max_events = max_events
+        self._max_bytes = max_bytes
+        self.accepted = 0
+        self.held_events = 0
+        self.held_bytes = 0
+        self.refused: Counter[Admission] = Counter()
+        self.dropped: Counter[DropReason] = Counter()
+        self.delivered = 0
+        self.unconfirmed = 0
+        self._barriers: list[Barrier] = []
+        self.keep_settlements = False
+        self.settlements: list[Settlement] = []  # what callbacks have not been told yet
+
+        self.in_flight = 0
+        self.requests = 0
+        self.retries = 0
+        self.repaired = 0
+        self.callback_errors = 0
+        self.endpoint = Endpoint.UNKNOWN
+        self.last_error: str | None = None
+        self.last_delivery_at: float | None = None
+
+    def has_room(self, events: int, size: int) -> bool:
+        """Return whether so much more can be held."""
+        return self.held_events + events <= self._max_events and self.held_bytes + size <= self._max_bytes
+
+    def could_hold(self, size: int) -> bool:
+        """Return whether an event of this size fits at all."""
+        return size <= self._max_bytes
+
+    def accept(self, size: int) -> int:
+        """Count an accepted event and take its capacity; return its place in the order of admission,
+        from 1, or 0 if there is no room.
+        """
+        # No call in here: nothing may come between the check and the count, see `intake`.
+        if self.held_events + 1 > self._max_events or self.held_bytes + size > self._max_bytes:
+            return 0
+        self.held_events += 1
+        self.held_bytes += size
+        self.accepted += 1
+        return self.accepted
+
+    def refuse(self, admission: Admission) -> None:
+        """Count an event that was not taken."""
+        self.refused[admission] += 1
+
+    def settle(self, fragments: Sequence[Fragment], fate: Fate, reason: DropReason | None) -> None:
+        """Give fragments their fate and return their capacity.
+
+        Raises:
+            InternalError: One of them has a fate already; then nothing is changed.
+        """
+        for fragment in fragments:
+            if fragment.settled:
+                raise InternalError(f"event {fragment.event_id} was settled twice")
+        size = 0
+        for fragment in fragments:
+            fragment.settled = True
+            size += fragment.size
+        events = len(fragments)
+        self.held_events -= events
+        self.held_bytes -= size
+        match fate:
+            case Fate.DELIVERED:
+                self.delivered += events
+            case Fate.UNCONFIRMED:
+                self.unconfirmed += events
+            case Fate.DROPPED:
+                assert reason is not None
+                self.dropped[reason] += events
+        for barrier in self._barriers:
+            barrier.count(fate, sum(fragment.seq <= barrier.watermark for fragment in fragments))
+        if self.keep_settlements and fragments:
+            event_ids = tuple(fragment.event_id for fragment in fragments)
+            self.settlements.append(Settlement(fate=fate, reason=reason, event_ids=event_ids))
+
+    def raise_barrier(self) -> Barrier:
+        """Return a barrier behind everything held now; it counts until `lower_barrier`."""
+        barrier = Barrier(self.accepted, self.held_events)
+        self._barriers.append(barrier)
+        return barrier
+
+    def lower_barrier(self, barrier: Barrier) -> None:
+        """Stop counting for a barrier."""
+        self._barriers.remove(barrier)
+
+    def take_settlements(self) -> list[Settlement]:
+        """Return what callbacks have not been told yet, once."""
+        taken, self.settlements = self.settlements, []
+        return taken
+
+    def statistics(self) -> Statistics:
+        """Return a snapshot."""
+        return Statistics(
+            offered=self.accepted + self.refused.total(),
+            accepted=self.accepted,
+            refused={admission.value: events for admission, events in dict(self.refused).items()},
+            delivered=self.delivered,
+            dropped={reason.value: events for reason, events in dict(self.dropped).items()},
+            unconfirmed=self.unconfirmed,
+            held=self.held_events,
+            held_bytes=self.held_bytes,
+            in_flight=self.in_flight,
+            requests=self.requests,
+            retries=self.retries,
+            repaired=self.repaired,
+            callback_errors=self.callback_errors,
+            endpoint=self.endpoint.value,
+            last_error=self.last_error,
+            last_delivery_at=self.last_delivery_at,
+        )

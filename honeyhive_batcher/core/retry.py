@@ -1,0 +1,75 @@
+"""Whether and when a batch is tried again."""
+
+from typing import final
+
+import msgspec
+
+from honeyhive_batcher.config import RetryLimits
+from honeyhive_batcher.core.backoff import backoff
+from honeyhive_batcher.core.model import Attempt, Jitter
+
+
+def next_attempt(
+    limits: RetryLimits, attempt: Attempt, *, now: float, not_before: float, reached: bool, jitter: Jitter
+) -> Attempt | None:
+    """Return the attempt that follows a failed one, or None when the limits are reached.
+
+    `not_before` is the instant until which the server asked everybody to wait. `reached` tells whether
+    the failed attempt reached the server: only such attempts count against `max_retries`, so that a
+    short outage that refuses connections costs no event; `max_elapsed` bounds the others.
+    """
+    if attempt.early and now < attempt.due_at:
+        return msgspec.structs.replace(attempt, early=False)  # the flush's extra try cost nothing
+    tries = attempt.tries + reached
+    if tries > limits.max_retries:
+        return None
+    due_at = max(now + backoff(limits, attempt.number, jitter), not_before)
+    assert attempt.first_at is not None
+    if due_at > attempt.first_at + limits.max_elapsed:
+        return None
+    return msgspec.structs.replace(
+        attempt, number=attempt.number + 1, tries=tries, due_at=due_at, early=False
+    )
+
+
+def held_attempt(attempt: Attempt, *, until: float) -> Attempt:
+    """Return the attempt that follows one at a misconfigured endpoint: it costs nothing, since nothing
+    is wrong with the batch, and the time for retries begins anew.
+    """
+    return msgspec.structs.replace(attempt, first_at=None, due_at=until, early=False)
+
+
+@final
+class Budget:
+    """A token bucket: every retry takes a token, every success brings half of one, and time two a second.
+
+    An outage then cannot multiply the traffic, while a server that fails every third request still
+    has everything sent again at once.
+    """
+
+    PER_SUCCESS = 0.5
+    PER_SECOND = 2.0
+
+    def __init__(self, capacity: float) -> None:
+        self._capacity = capacity
+        self._tokens = capacity
+        self._counted_at = 0.0
+
+    def succeeded(self) -> None:
+        """Note a success."""
+        self._tokens = min(self._capacity, self._tokens + self.PER_SUCCESS)
+
+    @property
+    def opens_at(self) -> float:
+        """The instant from which there is a token."""
+        return self._counted_at + (1.0 - self._tokens) / self.PER_SECOND
+
+    def take(self, now: float) -> None:
+        """Take a token."""
+        self._refill(now)
+        self._tokens -= 1.0
+
+    def _refill(self, now: float) -> None:
+        elapsed = max(0.0, now - self._counted_at)
+        self._tokens = min(self._capacity, self._tokens + elapsed * self.PER_SECOND)
+        self._counted_at = now

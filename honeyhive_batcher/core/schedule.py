@@ -1,0 +1,68 @@
+"""Which attempt goes next, and when: the pieces of split batches, and the retries by their instant.
+
+A waiting retry is an entry in a heap: it holds no task and no send slot.
+"""
+
+import heapq
+import itertools
+from collections import deque
+from typing import final
+
+import msgspec
+
+from honeyhive_batcher.core.model import Attempt
+from honeyhive_batcher.core.retry import Budget
+
+NOW = float("-inf")
+"""An instant that has always passed: at once."""
+
+
+@final
+class Schedule:
+    """The attempts that were cut from the queue and are not in flight."""
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+        self._ready: deque[Attempt] = deque()
+        self._waiting: list[tuple[float, int, Attempt]] = []
+        self._order = itertools.count()  # decides between attempts that wait for the same instant
+
+    def add(self, attempt: Attempt) -> None:
+        """Let an attempt go as soon as a slot is free: a piece of a batch that the server answered."""
+        self._ready.append(attempt)
+
+    def wait(self, attempt: Attempt) -> None:
+        """Let an attempt go at its instant, when the budget for retries allows it."""
+        heapq.heappush(self._waiting, (attempt.due_at, next(self._order), attempt))
+
+    def hurry(self) -> None:
+        """Bring all that wait forward, as extra tries; in the order in which they were due."""
+        self._waiting = [
+            (NOW, order, msgspec.structs.replace(attempt, early=True))
+            for order, (_, _, attempt) in enumerate(sorted(self._waiting))
+        ]
+        self._order = itertools.count(len(self._waiting))
+
+    def next(self, now: float) -> Attempt | None:
+        """Take the attempt that goes at `now`, if there is one."""
+        if self._ready:
+            return self._ready.popleft()
+        if self._waiting and max(self._waiting[0][0], self.budget.opens_at) <= now:
+            self.budget.take(now)
+            return heapq.heappop(self._waiting)[2]
+        return None
+
+    def due_at(self) -> float | None:
+        """Return the instant from which `next` returns an attempt; None for never."""
+        if self._ready:
+            return NOW
+        if self._waiting:
+            return max(self._waiting[0][0], self.budget.opens_at)
+        return None
+
+    def take_all(self) -> list[Attempt]:
+        """Take all attempts out."""
+        taken = [*self._ready, *(attempt for _, _, attempt in self._waiting)]
+        self._ready.clear()
+        self._waiting.clear()
+        return taken

@@ -1,0 +1,145 @@
+"""What a reply says about each fragment of its batch: the body is read before the status.
+
+HoneyHive answers a partial success with status 500 and `{event_ids, errors, success: true}` (OpenAPI
+1.1.0; 2.0 no longer documents the body). `errors` carry no index, so only the difference between the
+ids sent and the ids returned tells what is missing. Nothing is taken for granted about the body.
+"""
+
+from collections import Counter
+from typing import TypeAlias, assert_never
+
+from msgspec import Struct
+
+from honeyhive_batcher.core import wire
+from honeyhive_batcher.core.model import Batch, Failure, Fragment, Reply, Response
+
+
+class Delivered(Struct, frozen=True):
+    """The server has all of it."""
+
+
+class Partly(Struct, frozen=True, kw_only=True, eq=False):
+    """The server has some of it, or says that it has none."""
+
+    delivered: tuple[Fragment, ...]
+    rest: tuple[Fragment, ...]
+    accounted: bool
+    """There is an error message for each of the rest: it was looked at and left out."""
+    cause: str
+
+
+class Unattributed(Struct, frozen=True, kw_only=True):
+    """The server took some events and says so without naming them: nobody knows which."""
+
+    cause: str
+
+
+class NotNow(Struct, frozen=True, kw_only=True):
+    """Surely not taken; it may be sent again."""
+
+    cause: str
+    unsent: bool
+    """The server was not even reached."""
+    retry_after: float | None = None
+
+
+class Ambiguous(Struct, frozen=True, kw_only=True):
+    """Nobody knows whether the server has it."""
+
+    cause: str
+    retry_after: float | None = None
+
+
+class TooLarge(Struct, frozen=True, kw_only=True):
+    """The body is larger than the server takes."""
+
+    cause: str
+
+
+class Refused(Struct, frozen=True, kw_only=True):
+    """The server will not take this body, because of one event in it or of all."""
+
+    cause: str
+
+
+class Misconfigured(Struct, frozen=True, kw_only=True):
+    """The server will take no body at all until somebody changes a setting."""
+
+    cause: str
+    retry_after: float | None = None
+
+
+Verdict: TypeAlias = (
+    Delivered | Partly | Unattributed | NotNow | Ambiguous | TooLarge | Refused | Misconfigured
+)
+
+_NOT_NOW = {408, 425, 429, 503}
+_MISCONFIGURED = {401, 402, 403, 404, 405, 407, 410}
+
+
+def judge(batch: Batch, reply: Reply) -> Verdict:
+    """Return what `reply` says about `batch`."""
+    match reply:
+        case Failure(cause=cause, unsent=True):
+            return NotNow(cause=cause, unsent=True)
+        case Failure(cause=cause):
+            return Ambiguous(cause=cause)
+        case Response():
+            return _judge_response(batch, reply)
+    assert_never(reply)
+
+
+def _judge_response(batch: Batch, response: Response) -> Verdict:
+    status = response.status
+    cause = f"HTTP {status}"
+    if 200 <= status < 300 or status == 500:
+        facts = wire.read_reply(response.body)
+        if batch.events and facts.event_ids is not None:
+            named = _judge_ids(batch, facts.event_ids, facts.errors, cause, succeeded=status != 500)
+            if named is not None:
+                return named
+        if status == 500:
+            return Ambiguous(cause=cause, retry_after=response.retry_after)
+        return Delivered() if facts.success else Ambiguous(cause=f"{cause} with success: false")
+    if status in _NOT_NOW:
+        return NotNow(cause=cause, unsent=False, retry_after=response.retry_after)
+    if status == 413:
+        return TooLarge(cause=cause)
+    if not batch.events and status in {400, 404, 410, 422}:
+        return Refused(cause=cause)  # an update of a session that the server does not know
+    if status in _MISCONFIGURED or 300 <= status < 400:
+        return Misconfigured(cause=cause, retry_after=response.retry_after)
+    if status >= 500:
+        return Ambiguous(cause=cause, retry_after=response.retry_after)
+    return Refused(cause=cause)  # 400, 422, and whatever else names a fault of the request
+
+
+def _judge_ids(
+    batch: Batch, event_ids: tuple[str, ...], errors: int, cause: str, *, succeeded: bool
+) -> Verdict | None:
+    """Return the verdict that the returned ids allow, or None if they allow none."""
+    events = batch.events
+    # Counted, not only looked up: an application may give two events one id. UUIDs are compared
+    # without regard to case, since RFC 9562 lets a server write them in either.
+    returned = Counter(name.lower() for name in event_ids)
+    delivered: list[Fragment] = []
+    rest: list[Fragment] = []
+    for fragment in events:
+        name = fragment.event_id.lower()
+        if returned[name] > 0:
+            returned[name] -= 1
+            delivered.append(fragment)
+        else:
+            rest.append(fragment)
+    if not rest:
+        return Delivered()
+    accounted = errors >= len(rest)
+    if delivered or (not event_ids and accounted):
+        return Partly(delivered=tuple(delivered), rest=tuple(rest), accounted=accounted, cause=cause)
+    if len(event_ids) >= len(events):
+        return Delivered()  # the server made ids of its own, one for each
+    if event_ids and succeeded:
+        return Unattributed(cause=f"{cause} for {len(event_ids)} of {len(events)} events, without their ids")
+    if succeeded:
+        return Ambiguous(cause=f"{cause} that names no event")
+    return None

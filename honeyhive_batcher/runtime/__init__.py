@@ -1,0 +1,1 @@
+"""The acting half: the only loop (`worker`), the only HTTP client (`transport`), and what goes with them."""

@@ -1,0 +1,214 @@
+"""Start, flush, close and start again: the runs of one batcher, over one intake and one ledger.
+
+Nothing in here is bound to an event loop but the worker of the present run, so that a batcher made at
+module level serves one `asyncio.run` after another.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from typing import final
+
+import anyio
+from msgspec import Struct
+
+from honeyhive_batcher.config import Config, Hooks
+from honeyhive_batcher.core.engine import Engine, Phase
+from honeyhive_batcher.core.intake import Intake
+from honeyhive_batcher.core.model import Admission, Clock, Jitter
+from honeyhive_batcher.errors import BatcherError
+from honeyhive_batcher.runtime.ids import new_id
+from honeyhive_batcher.runtime.reporter import Reporter
+from honeyhive_batcher.runtime.transport import AiohttpTransport, Nowhere, Transport
+from honeyhive_batcher.runtime.waiting import Waiters
+from honeyhive_batcher.runtime.worker import Worker, undisturbed
+
+
+class FlushResult(Struct, frozen=True, kw_only=True):
+    """What became of the events that were held when `flush` was called. True only when `ok`."""
+
+    ok: bool
+    """Whether the server confirmed every one of them."""
+    delivered: int
+    """Confirmed by the server."""
+    dropped: int
+    """Surely not delivered; `Statistics.dropped` has the reasons."""
+    unconfirmed: int
+    """Sent, and nobody knows whether they arrived."""
+    held: int
+    """Without a fate when the time was over, or when waiting on would have been in vain."""
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+
+def _transport(config: Config) -> Transport:
+    return Nowhere() if config.endpoint.test_mode else AiohttpTransport(config.endpoint)
+
+
+class Seams(Struct, frozen=True, kw_only=True):
+    """Where time, chance and the network come in; tests put their own here."""
+
+    clock: Clock = time.monotonic
+    jitter: Jitter = random.random
+    new_id: Callable[[], str] = new_id
+    transport: Callable[[Config], Transport] = _transport
+
+
+@final
+class Lifecycle:
+    """The present run of a batcher, if any, and the callers that wait for it."""
+
+    def __init__(self, config: Config, hooks: Hooks, intake: Intake, seams: Seams) -> None:
+        self._config = config
+        self._hooks = hooks
+        self._intake = intake
+        self._seams = seams
+        self._reporter = Reporter(config.endpoint.base_url)
+        self._progress = Waiters()
+        self._room = Waiters()
+        self._engine: Engine | None = None
+        self._worker: Worker | None = None
+        self._is_owed_a_close = False  # it was started, and nobody has closed it since
+
+    @property
+    def state(self) -> str:
+        """The state in one word or two."""
+        return "not started" if self._engine is None else self._engine.phase.value
+
+    @property
+    def is_owed_a_close(self) -> bool:
+        """Whether letting go of the batcher now would be a mistake of the program."""
+        return self._is_owed_a_close or (self._engine is None and self._intake.ledger.held_events > 0)
+
+    async def start(self) -> None:
+        """Begin a run in the running event loop; go on with the one whose loop is gone.
+
+        Raises:
+            BatcherError: It runs in another event loop.
+        """
+        worker = self._running_worker()
+        if worker is not None:
+            if worker.loop is asyncio.get_running_loop():
+                return
+            raise BatcherError("this batcher runs in another event loop: close it there first")
+        engine = self._engine
+        if engine is None or engine.phase is Phase.CLOSED:
+            if engine is not None:
+                self._intake.reopen()
+            engine = self._engine = self._new_engine()
+        else:
+            engine.lose_replies("its event loop was closed", self._seams.clock())
+        self._is_owed_a_close = True
+        self._worker = Worker(
+            engine,
+            self._intake,
+            self._seams.transport(self._config),
+            hooks=self._hooks,
+            reporter=self._reporter,
+            progress=self._progress,
+            room=self._room,
+            shutdown_timeout=self._config.shutdown.shutdown_timeout,
+            clock=self._seams.clock,
+        )
+        await self._worker.start()
+
+    async def flush(self, timeout: float | None) -> FlushResult:
+        """See `Batcher.flush`."""
+        barrier = self._intake.raise_barrier()
+        try:
+            async with asyncio.timeout(timeout):
+                while barrier.held and not self._is_stalled():
+                    waiter = self._progress.register()
+                    if barrier.held and not self._is_stalled():
+                        await waiter
+        except TimeoutError:
+            pass
+        finally:
+            self._intake.lower_barrier(barrier)
+        return FlushResult(
+            ok=not (barrier.held or barrier.dropped or barrier.unconfirmed),
+            delivered=barrier.delivered,
+            dropped=barrier.dropped,
+            unconfirmed=barrier.unconfirmed,
+            held=barrier.held,
+        )
+
+    async def wait_for_room(self, admit: Callable[[], Admission], timeout: float | None) -> Admission:
+        """Try `admit` whenever there may be room, until it answers anything but QUEUE_FULL.
+
+        Raises:
+            TimeoutError: There was no room in time.
+        """
+        comes_again = False
+        async with asyncio.timeout(timeout):
+            while True:
+                waiter = self._room.register(first=comes_again)
+                admission = admit()  # once more: room may have come before the waiter stood in line
+                if admission is not Admission.QUEUE_FULL:
+                    self._room.leave(waiter)
+                    self._room.release_one()  # there may be room for one more
+                    return admission
+                try:
+                    await waiter
+                except asyncio.CancelledError:
+                    self._room.leave(waiter)
+                    raise
+                comes_again = True
+
+    async def aclose(self, timeout: float | None) -> None:
+        """See `Batcher.aclose`."""
+        self._is_owed_a_close = False
+        timeout = self._config.shutdown.shutdown_timeout if timeout is None else timeout
+        worker = self._running_worker()
+        if worker is None:
+            self._abandon()
+            return
+        if worker.loop is not asyncio.get_running_loop():
+            closing = asyncio.run_coroutine_threadsafe(self.aclose(timeout), worker.loop)
+            await asyncio.wrap_future(closing)
+            return
+        assert worker.task is not None
+        worker.drain(timeout)
+        # Shielded from the scopes of anyio, which would cancel again and again, and patient with the
+        # tasks of asyncio, which cancel once. The end is bounded all the same.
+        with anyio.CancelScope(shield=True):
+            was_cancelled = await undisturbed(worker.task)
+        if was_cancelled:
+            raise asyncio.CancelledError
+
+    def forget(self) -> None:
+        """Deliver what is held and close, for a batcher that nobody can reach any more."""
+        worker = self._running_worker()
+        if worker is not None:
+            worker.loop.call_soon_threadsafe(worker.drain, self._config.shutdown.shutdown_timeout)
+
+    def _new_engine(self) -> Engine:
+        return Engine(
+            self._intake,
+            max_in_flight=self._config.endpoint.max_in_flight,
+            retry=self._config.retry,
+            jitter=self._seams.jitter,
+        )
+
+    def _running_worker(self) -> Worker | None:
+        worker = self._worker
+        if worker is None or worker.task is None or worker.task.done() or worker.loop.is_closed():
+            return None
+        return worker
+
+    def _is_stalled(self) -> bool:
+        worker = self._running_worker()
+        return worker is None or worker.is_stalled
+
+    def _abandon(self) -> None:
+        """Settle what is held without a worker: there never was one, or its loop is gone."""
+        if self._engine is None:
+            self._engine = self._new_engine()
+        if self._engine.phase is Phase.CLOSED:
+            return
+        before = self._intake.statistics()
+        self._engine.abandon()
+        self._room.release_all()
+        self._reporter.closed(before, self._intake.statistics(), self._intake.ledger, self._seams.clock())

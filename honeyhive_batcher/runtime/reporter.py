@@ -1,0 +1,147 @@
+"""What the log says, and how often: a loss is named and counted, a trouble told once.
+
+Nothing here holds a payload, a header or a key: the lines are made of counts, of reasons, and of
+causes worded by this package.
+"""
+
+import logging
+from typing import final
+from urllib.parse import urlsplit
+
+from honeyhive_batcher.core.ledger import Ledger, Statistics
+from honeyhive_batcher.core.model import Endpoint
+
+logger = logging.getLogger("honeyhive_batcher")
+logger.addHandler(logging.NullHandler())
+
+_QUIET = 60.0
+"""Seconds between two lines about the same kind of thing."""
+_OUTAGE = 30.0
+"""Seconds of trouble after which it is an outage, and worth an ERROR."""
+
+_ADVICE = {
+    "HTTP 401": "the API key was not accepted; check HH_INGESTION_API_KEY or HH_API_KEY, and that the key "
+    "belongs to this deployment",
+    "HTTP 403": "the API key may not write events; use a key with that right",
+    "HTTP 404": "there is no HoneyHive at this address; check HH_API_URL",
+    "HTTP 407": "the proxy wants a login; check HTTPS_PROXY",
+}
+_REDIRECTED = "the address redirects elsewhere, and events are not sent on; check HH_API_URL"
+_OTHER = "the server will not take events like this; check HH_API_URL and the API key"
+
+
+def advice(cause: str) -> str:
+    """Return what to do about an endpoint that is held because of `cause`."""
+    return _ADVICE.get(cause, _REDIRECTED if cause.startswith("HTTP 3") else _OTHER)
+
+
+@final
+class Reporter:
+    """Turns the ledger's changes into few log lines."""
+
+    def __init__(self, base_url: str) -> None:
+        self._host = urlsplit(base_url).netloc
+        self._told: dict[str, int] = {}  # losses by reason that the log knows of
+        self._told_at = float("-inf")
+        self._endpoint = Endpoint.UNKNOWN
+        self._troubled_at: float | None = None
+        self._warned_at = float("-inf")
+        self._has_warned = False
+        self._has_erred = False
+
+    def observe(self, ledger: Ledger, now: float) -> None:
+        """Log what is new and due."""
+        self._observe_endpoint(ledger, now)
+        losses = _losses(ledger)
+        if losses != self._told and now >= self._told_at + _QUIET:
+            self._tell_losses(losses, now)
+
+    def due_at(self, ledger: Ledger) -> float | None:
+        """Return when there will be something to log even if nothing else happens."""
+        instants = []
+        if _losses(ledger) != self._told:
+            instants.append(self._told_at + _QUIET)
+        if self._troubled_at is not None and not self._has_erred:
+            instants.append(self._troubled_at + _OUTAGE)
+        return min(instants, default=None)
+
+    def failed(self, error: Exception) -> None:
+        """Log that the worker failed: once, with its traceback."""
+        logger.error(
+            "the batcher's worker failed and is closed; this is a bug of honeyhive_batcher", exc_info=error
+        )
+
+    def closed(self, before: Statistics, after: Statistics, ledger: Ledger, now: float) -> None:
+        """Log how closing went: one line, a warning if anything was lost meanwhile."""
+        lost = sum(after.dropped.values()) - sum(before.dropped.values())
+        unconfirmed = after.unconfirmed - before.unconfirmed
+        delivered = after.delivered - before.delivered
+        if lost or unconfirmed:
+            why = f"; last error: {after.last_error}" if after.last_error else ""
+            logger.warning(
+                "closed: %d of the %d events still held were delivered, %d dropped, %d unconfirmed "
+                "(sent, but no answer came)%s",
+                delivered,
+                before.held,
+                lost,
+                unconfirmed,
+                why,
+            )
+            self._told = _losses(ledger)
+        else:
+            logger.debug("closed: nothing was left")
+        losses = _losses(ledger)
+        if losses != self._told:
+            self._tell_losses(losses, now)
+
+    def _tell_losses(self, losses: dict[str, int], now: float) -> None:
+        news = {reason: count - self._told.get(reason, 0) for reason, count in losses.items()}
+        text = ", ".join(f"{count} {reason}" for reason, count in news.items() if count)
+        logger.warning("events lost since the last line about it: %s", text)
+        self._told = losses
+        self._told_at = now
+
+    def _observe_endpoint(self, ledger: Ledger, now: float) -> None:
+        endpoint, was = ledger.endpoint, self._endpoint
+        self._endpoint = endpoint
+        cause = ledger.last_error or "no reason given"
+        if endpoint is Endpoint.HELD:
+            if was is not Endpoint.HELD:
+                self._has_warned = True
+                logger.error(
+                    "%s answers %s: %s. %d events are kept; it is asked again every minute",
+                    self._host,
+                    cause,
+                    advice(cause),
+                    ledger.held_events,
+                )
+        elif endpoint is Endpoint.BACKING_OFF:
+            if self._troubled_at is None:
+                self._troubled_at = now
+            if now >= self._troubled_at + _OUTAGE and not self._has_erred:
+                self._has_erred = self._has_warned = True
+                logger.error(
+                    "%s has not taken events for %.0f s (%s); %d are kept and tried again",
+                    self._host,
+                    now - self._troubled_at,
+                    cause,
+                    ledger.held_events,
+                )
+            elif now >= self._warned_at + _QUIET:
+                self._warned_at = now
+                self._has_warned = True
+                logger.warning("%s did not take a batch (%s); it is tried again", self._host, cause)
+        elif endpoint is Endpoint.HEALTHY:
+            self._troubled_at = None
+            self._has_erred = False
+            if was is not Endpoint.HEALTHY and self._has_warned:
+                self._has_warned = False
+                logger.info("%s takes events again", self._host)
+
+
+def _losses(ledger: Ledger) -> dict[str, int]:
+    losses = {reason.value: count for reason, count in dict(ledger.dropped).items()}
+    losses |= {f"refused ({admission.value})": count for admission, count in dict(ledger.refused).items()}
+    if ledger.unconfirmed:
+        losses["unconfirmed"] = ledger.unconfirmed
+    return losses

@@ -1,0 +1,118 @@
+"""A HoneyHive session: what is said once about a group of events, and how it ended."""
+
+import contextvars
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Protocol, Self, final
+
+from msgspec import Struct
+
+from honeyhive_batcher.core.encoding import Encoded
+from honeyhive_batcher.core.model import GroupKey
+
+current: contextvars.ContextVar["Session | None"] = contextvars.ContextVar(
+    "honeyhive_batcher_session", default=None
+)
+"""The innermost session that is bound here, of whichever batcher."""
+
+_CLOSING_FIELDS = ("outputs", "metrics", "feedback", "error", "metadata", "user_properties")
+"""What may be set until the session ends."""
+
+
+class SessionOwner(Protocol):
+    """What a session needs of its batcher."""
+
+    def encode_session(self, fields: Mapping[str, Any]) -> bytes:
+        """Return the JSON of an object, cut down to what fits if it is too large."""
+
+    def close_session(self, key: GroupKey, update: Encoded, properties: bytes) -> object:
+        """Take the end of a session into the queue."""
+
+
+@final
+class Session:
+    """Events pushed while it is bound, or with `session=`, share one HoneyHive session.
+
+    Made by `Batcher.session`. As a context manager it is bound by contextvar: tasks and worker threads
+    (`asyncio.to_thread`, `anyio.to_thread`) started inside see it too. Never raises.
+
+    Until the end `outputs`, `metrics`, `feedback`, `error`, `metadata` and `user_properties` may be set.
+    They travel with the session's last batch; if that has already left, they are sent as an update of the
+    session's event, which counts as one event. HoneyHive's update (`PUT /events`, OpenAPI 1.9.0) takes
+    an object or null as `outputs` (anything else is sent as `{"output": ...}`) and documents no `error`.
+    A session without events is never sent.
+    """
+
+    def __init__(self, owner: SessionOwner, properties: Mapping[str, Any], new_id: Callable[[], str]) -> None:
+        opening = dict(properties)
+        if not isinstance(opening.get("session_id"), str) or not opening["session_id"]:
+            opening["session_id"] = str(opening.get("session_id") or new_id())
+        self.session_id: str = opening["session_id"]
+        self.outputs: Any = opening.get("outputs")
+        self.metrics: Any = opening.get("metrics")
+        self.feedback: Any = opening.get("feedback")
+        self.error: str | None = opening.get("error")
+        self.metadata: Any = opening.get("metadata")
+        self.user_properties: Any = opening.get("user_properties")
+        self._owner = owner
+        self._opening = opening
+        self.key = GroupKey(session_id=self.session_id, properties=owner.encode_session(opening))
+        """The group of its events; another one after `close`, with the final properties."""
+        self.has_events = False
+        """Whether an event of this session was accepted."""
+        self._is_closed = False
+        self._tokens: list[contextvars.Token[Session | None]] = []
+        self._outer: Session | None = None
+
+    @property
+    def owner(self) -> SessionOwner:
+        """The batcher that this session belongs to."""
+        return self._owner
+
+    @property
+    def outer(self) -> "Session | None":
+        """The session that was bound where this one was entered."""
+        return self._outer
+
+    def __enter__(self) -> Self:
+        self._outer = current.get()
+        self._tokens.append(current.set(self))
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            current.reset(self._tokens.pop())
+        except ValueError:
+            current.set(self._outer)  # a generator may be closed in another context than it was begun in
+        self.close()
+
+    def close(self) -> None:
+        """End the session: send on what was set since it began. Further calls do nothing."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        final_fields = dict(self._opening)
+        for name in _CLOSING_FIELDS:
+            value = getattr(self, name)
+            if value is not None:
+                final_fields[name] = value
+        outputs = final_fields.get("outputs")
+        if outputs is not None and not isinstance(outputs, (Mapping, Struct)):
+            final_fields["outputs"] = {"output": outputs}
+        properties = self._owner.encode_session(final_fields)
+        if properties == self.key.properties:
+            return
+        key = self.key
+        self.key = GroupKey(session_id=self.session_id, properties=properties)
+        if self.has_events:
+            update = {name: final_fields[name] for name in _CLOSING_FIELDS if name in final_fields}
+            body = self._owner.encode_session({"event_id": self.session_id, **update})
+            self._owner.close_session(key, Encoded(body, self.session_id, 0), properties)
+
+    def __repr__(self) -> str:
+        return f"<Session {self.session_id} {'closed' if self._is_closed else 'open'}>"

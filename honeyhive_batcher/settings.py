@@ -1,0 +1,31 @@
+"""The settings as keyword arguments, for editors and type checkers; `config` checks and explains them."""
+
+from typing import Literal, TypedDict
+
+
+class Settings(TypedDict, total=False):
+    """Every setting of `Batcher`. Names, types, defaults and units: see `honeyhive_batcher.config`."""
+
+    api_key: str | None
+    base_url: str
+    verify_tls: bool
+    request_timeout: float
+    max_in_flight: int
+    test_mode: bool
+    max_queue_events: int
+    max_queue_bytes: int
+    overflow: Literal["drop_newest", "drop_oldest"]
+    max_batch_events: int
+    max_batch_bytes: int
+    max_event_bytes: int
+    flush_interval: float
+    max_retries: int
+    max_elapsed: float
+    backoff_base: float
+    backoff_max: float
+    on_ambiguous: Literal["retry", "drop"]
+    project: str | None
+    source: str | None
+    event_name: str | None
+    session_name: str | None
+    shutdown_timeout: float
