@@ -299,16 +299,16 @@ class Batcher:
             data = encode_within(fields, max_bytes)
             repairs = 0
         except FAILURES:
-            data, repairs = repair(fields, max_bytes) or (None, 0)
+            data, repairs = repair(fields, max_bytes)
         if data is None:
             names = {name: fields[name] for name in ("event_id", "session_id") if name in fields}
-            data = encode_within(names, max_bytes) or b"{}"
+            data = encode_within(names, max_bytes)
             repairs = 1
             logger.warning(
                 "the properties of a session are larger than %d bytes and were left out", max_bytes
             )
         self._intake.ledger.repaired += repairs
-        return data
+        return bytes(data or b"{}")
 
     def close_session(self, key: GroupKey, update: Encoded, properties: bytes) -> Admission:
         """Take the end of a session into the queue."""

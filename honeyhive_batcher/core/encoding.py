@@ -30,6 +30,7 @@ MAX_VISITS = 100_000
 
 _SLACK = 64  # the encoder wants a little more room than it fills; 19 bytes were the most seen
 _FIRST_GUESS = 4096
+_BRACE = ord("{")
 _NONFINITE = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]", re.DOTALL)
 # In msgpack, a float whose exponent is all ones: NaN or an infinity. UTF-8 text cannot hold it.
 
@@ -84,7 +85,7 @@ _JSON = msgspec.json.Encoder(decimal_format="number", enc_hook=plain)
 _MSGPACK = msgspec.msgpack.Encoder(enc_hook=plain)
 
 
-def encode_within(value: object, max_bytes: int, guess: int = _FIRST_GUESS) -> bytes | None:
+def encode_within(value: object, max_bytes: int, guess: int = _FIRST_GUESS) -> bytearray | None:
     """Return the JSON of `value`, or None if it is longer than `max_bytes`. Never holds much more.
 
     Raises:
@@ -104,10 +105,10 @@ def encode_within(value: object, max_bytes: int, guess: int = _FIRST_GUESS) -> b
             continue
         finally:
             del view
-        return bytes(buffer) if len(buffer) <= max_bytes else None
+        return buffer if len(buffer) <= max_bytes else None
 
 
-def nonfinite(value: object, data: bytes, nulls: int) -> int:
+def nonfinite(value: object, data: bytearray, nulls: int) -> int:
     """Return how many NaN and infinities of `value` became null in `data`, beyond `nulls` known Nones.
 
     The encoder writes them as null without a word. Counting the nulls is cheap; only where there are
@@ -133,7 +134,7 @@ class EventEncoder:
         max_event_bytes: int,
         defaults: Mapping[str, str | None],
         new_id: Callable[[], str],
-        repair: Callable[[object, int], tuple[bytes, int] | None],
+        repair: Callable[[object, int], tuple[bytearray | None, int]],
     ) -> None:
         self._max_bytes = max_event_bytes
         self._names = tuple(name for name, value in defaults.items() if value is not None)
@@ -170,15 +171,15 @@ class EventEncoder:
         else:
             return _not_an_event(event)
         filling = self._fillings[mask]
+        ending = b"}"
         if event_id is UNSET:
             event_id = self._new_id()
-            filling = b'%b,"event_id":"%b"' % (filling, event_id.encode())
+            ending = b',"event_id":"%b"}' % event_id.encode()
         elif type(event_id) is not str or not event_id.isprintable() or not event_id:
             return self._encode_with_odd_id(event, event_id)
 
         repairs = 0
-        max_bytes = self._max_bytes - len(filling)
-        data: bytes | None
+        max_bytes = self._max_bytes - len(filling) - len(ending) + 1
         try:
             data = encode_within(event, max_bytes, self._guess)
             if data is not None:
@@ -186,19 +187,17 @@ class EventEncoder:
             elif has_cycle(event):
                 raise RecursionError
         except FAILURES:
-            repaired = self._repair(event, max_bytes)
-            data, repairs = (None, 0) if repaired is None else repaired
+            data, repairs = self._repair(event, max_bytes)
         if data is None:
             return _too_large(self._max_bytes)
-        if data[:1] != b"{":
+        if data[0] != _BRACE:
             return _not_an_event(event)
-        if 2 * len(data) > self._guess or 8 * len(data) < self._guess:
-            self._guess = max(_FIRST_GUESS, 2 * len(data))
-        if filling:
-            data = b"".join((data[:-1], filling[data == b"{}" :], b"}"))
-            if len(data) > self._max_bytes:
-                return _too_large(self._max_bytes)
-        return Encoded(data, event_id, repairs)
+        size = len(data)
+        if 2 * size > self._guess or 8 * size < self._guess:
+            self._guess = max(_FIRST_GUESS, 2 * size)
+        data.pop()  # the closing brace
+        encoded = b"".join((data, filling, ending))
+        return Encoded(encoded if size > 2 else encoded.replace(b"{,", b"{", 1), event_id, repairs)
 
     def _encode_with_odd_id(self, event: Any, event_id: object) -> Encoded | Refusal:
         """Encode with a usable id in place of one that is not a string; a null is as good as none."""

@@ -30,19 +30,18 @@ class _TooLargeError(Exception):
     """The bytes kept exceed the limit."""
 
 
-def repair(value: object, max_bytes: int) -> tuple[bytes, int] | None:
-    """Return the JSON of `value` with everything odd replaced and how many replacements it took.
+def repair(value: object, max_bytes: int) -> tuple[bytearray | None, int]:
+    """Return the JSON of `value` with everything odd replaced, and how many replacements it took.
 
-    None means that it is longer than `max_bytes`. Numbers that are not finite become null, a lone
+    None in place of the JSON means that it is longer than `max_bytes`. Numbers that are not finite become null, a lone
     surrogate the replacement character, keys strings; a cycle, what is nested too deep and what
     cannot be converted become a short marker that names the type and never shows the value.
     """
     walk = _Walk(max_bytes)
     try:
-        data = encode_within(walk.repaired(value, 0), max_bytes)
+        return encode_within(walk.repaired(value, 0), max_bytes), walk.repairs
     except _TooLargeError:
-        return None
-    return None if data is None else (data, walk.repairs)
+        return None, walk.repairs
 
 
 _BARE_NUMBER = re.compile(rb'("(?:[^"\\]|\\.)*")|-?(?:s?NaN\d*|Infinity)', re.DOTALL)

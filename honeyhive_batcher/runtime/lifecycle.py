@@ -101,6 +101,7 @@ class Lifecycle:
         else:
             engine.lose_replies("its event loop was closed", self._seams.clock())
         self._is_owed_a_close = True
+        new_id.renew()  # a server that forks in C, unseen by Python, starts its batcher in each child
         self._worker = Worker(
             engine,
             self._intake,

@@ -1,0 +1,6 @@
+"""Print all benchmarks."""
+
+from benchmarks import push, throughput
+
+push.main()
+throughput.main()
