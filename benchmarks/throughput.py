@@ -1,7 +1,7 @@
 """Events to a server on another core: events a second and CPU per event, beside two loops written by hand.
 
-All take turns in every round; ratios are of the same round, and their median is printed. `nothing` makes the
-events and throws them away: its cost is taken off the others.
+All take turns in every round; ratios are of the same round, and their median is printed. `nothing` makes
+the events and throws them away: its cost is taken off the others.
 """
 
 import asyncio

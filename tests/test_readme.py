@@ -1,0 +1,182 @@
+"""Every program, command and fact in the README is tried as it stands."""
+
+import ast
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from honeyhive_batcher import config
+from honeyhive_batcher.testing import collector_in_thread
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+PROGRAMS = dict(
+    zip(
+        ("script", "fastapi", "aiohttp", "callbacks", "fixture"),
+        re.findall(r"```python\n(.*?)```", README, re.DOTALL),
+        strict=True,
+    )
+)
+
+
+def settings_table() -> str:
+    """Return the table of settings that follows from the code."""
+    meanings = _attribute_docstrings(Path(config.__file__).read_text())
+    rows = ["| setting | variable | default | meaning |", "| --- | --- | --- | --- |"]
+    for name, part in config.SETTINGS.items():
+        default = {field.name: field.default for field in msgspec.structs.fields(part)}[name]
+        shown = '""' if default == "" else "" if default is None else f"`{_shown(default)}`"
+        variables = " or ".join(f"`{variable}`" for variable in config.ENVIRONMENT[name])
+        rows.append(f"| `{name}` | {variables} | {shown} | {meanings[name]} |")
+    return "\n".join(rows)
+
+
+def _shown(default: object) -> str:
+    if isinstance(default, int) and default >= config.MiB and default % config.MiB == 0:
+        return f"{default // config.MiB} MiB"
+    return f'"{default}"' if isinstance(default, str) else str(default)
+
+
+def _attribute_docstrings(source: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ClassDef):
+            for field, text in zip(node.body, node.body[1:], strict=False):
+                if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+                    if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+                        found[field.target.id] = " ".join(str(text.value.value).split())
+    return found
+
+
+def _environment(**variables: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("HH_")}
+    return kept | variables
+
+
+def _unused_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def test_the_table_of_settings_is_what_the_code_says() -> None:
+    assert settings_table() in README
+
+
+def test_the_complete_program_delivers_its_event_and_ends_by_itself(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(PROGRAMS["script"])
+    with collector_in_thread() as hive:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "program.py"],
+            cwd=tmp_path,
+            env=_environment(HH_API_URL=hive.url, HH_API_KEY="hh_test"),
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        (stored,) = hive.events()
+    assert stored.event["project"] == "My project"
+    assert stored.event["response"] == {"role": "assistant", "content": "Honey."}
+
+
+def test_the_complete_program_says_in_one_sentence_that_the_key_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(PROGRAMS["script"])
+    done = subprocess.run(
+        [sys.executable, "program.py"],
+        cwd=tmp_path,
+        env=_environment(),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "HH_API_KEY" in done.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("program", "command"),
+    [
+        ("fastapi", ["-m", "uvicorn", "program:app", "--timeout-graceful-shutdown", "5", "--port", "{port}"]),
+        ("aiohttp", ["-m", "aiohttp.web", "-H", "127.0.0.1", "-P", "{port}", "program:make_web_app"]),
+    ],
+)
+def test_the_web_programs_deliver_what_a_request_pushed_when_they_are_stopped(
+    program: str, command: list[str], tmp_path: Path
+) -> None:
+    # `python -m aiohttp.web` calls its function with the arguments that are left over.
+    extra = "\n\ndef make_web_app(_arguments):\n    return make_app()\n" if program == "aiohttp" else ""
+    (tmp_path / "program.py").write_text(PROGRAMS[program] + extra)
+    port = _unused_port()
+    with collector_in_thread() as hive:
+        server = subprocess.Popen(
+            [sys.executable, *(part.format(port=port) for part in command)],
+            cwd=tmp_path,
+            env=_environment(HH_API_URL=hive.url, HH_API_KEY="hh_test", PYTHONPATH=str(tmp_path)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            answer = _get(f"http://127.0.0.1:{port}/ask?question=Why")
+        finally:
+            server.terminate()
+            output, _ = server.communicate(timeout=30)
+        assert "Honey." in answer
+        assert "Traceback" not in output, output
+        (stored,) = hive.events()
+        assert stored.event["messages"] == [{"role": "user", "content": "Why"}]
+        if program == "aiohttp":
+            (session,) = hive.sessions()
+            assert session.session_name == "Ask"
+            assert session.properties["outputs"] == {"answer": "Honey."}
+
+
+def _get(url: str) -> str:
+    """Ask until the server is up."""
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                body: bytes = answer.read()
+                return body.decode()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+def test_the_callbacks_program_is_valid(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(
+        PROGRAMS["callbacks"] + "\nassert redact({'metadata': {'private': True}}) is None\n"
+        "assert redact({'messages': []}) == {'messages': '[redacted]'}\n"
+    )
+    subprocess.run([sys.executable, "program.py"], cwd=tmp_path, timeout=30, check=True)
+
+
+def test_the_fixture_program_passes_under_pytest(tmp_path: Path) -> None:
+    (tmp_path / "test_program.py").write_text(
+        "import pytest\n\npytestmark = pytest.mark.anyio\n\n\n"
+        "@pytest.fixture\ndef anyio_backend():\n    return 'asyncio'\n\n\n" + PROGRAMS["fixture"]
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
+        cwd=tmp_path,
+        env=_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "1 passed" in done.stdout, done.stdout
