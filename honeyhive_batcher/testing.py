@@ -10,7 +10,7 @@ In an asynchronous test or program::
 In a synchronous one, `collector_in_thread`; under pytest, the fixture `honeyhive_collector`.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -54,7 +54,7 @@ async def collector(
     api_key: str | None = None,
     db: str | Path = ":memory:",
     seed: int = 0,
-) -> AsyncIterator[Collector]:
+) -> AsyncGenerator[Collector, None]:
     """Run a collector in this event loop, on a random port of 127.0.0.1.
 
     Args:
@@ -77,7 +77,7 @@ def collector_in_thread(
     api_key: str | None = None,
     db: str | Path = ":memory:",
     seed: int = 0,
-) -> Iterator[Collector]:
+) -> Generator[Collector, None, None]:
     """Run a collector in a thread with an event loop of its own; otherwise as `collector`.
 
     It goes on answering while the caller blocks, and works with any loop of the caller's, or none.

@@ -37,7 +37,7 @@ class Answer(Struct, frozen=True, kw_only=True):
     """HTTP status; None for the documented one: 200, or 500 if only a part is created."""
     body: bytes | None = None
     """Body, byte for byte; None for the documented one, of an error if `status` is one."""
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
     """Headers on top of Content-Type, or instead of it."""
     delay: float = 0.0
     """Seconds between storing and answering."""

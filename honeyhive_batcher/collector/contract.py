@@ -139,11 +139,10 @@ def parse_batch(body: bytes) -> ReceivedBatch:
     array = parts.get("model_events")
     if array is None:
         raise _refused("model_events: required")
+    elements: list[Raw] = []
     if array.startswith(b"["):
         # Left encoded, to be cut into its elements: what is stored is what came, byte for byte.
         elements = _decoded(parts.pop("model_events"), list[Raw], "model_events")
-    else:
-        elements = []
     # Unknown members are allowed, but not ones that are no JSON at all.
     top = {name: _decoded(part, Any, name) for name, part in parts.items()}
     _check_types(top, _BATCH_FIELDS, "")
@@ -187,8 +186,8 @@ def parse_update(body: bytes) -> ReceivedUpdate:
 
 def _event(raw: bytes, path: str) -> ReceivedEvent:
     fields = _decoded(raw, Any, path)
-    if not isinstance(fields, dict):
-        raise _refused(f"{path}: expected object, got {_kind(fields)}")
+    if (kind := _kind(fields)) != "object":
+        raise _refused(f"{path}: expected object, got {kind}")
     if "event_type" in fields or "model_name" in fields:
         if not ("model_name" in fields or "event_name" in fields or "model" in fields):
             raise _refused(f"{path}.model_name: required (or event_name, or model)")

@@ -30,7 +30,7 @@ class Faults(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         ConfigError: a value is out of range; the message names the field.
     """
 
-    fail: dict[int, float] = field(default_factory=dict)
+    fail: dict[int, float] = field(default_factory=dict[int, float])
     """Status (300 to 599) to probability: nothing is stored, the documented error body is answered."""
     partial: float = 0.0
     """Of the requests with two events or more: some are created, the others are reported as failed."""

@@ -31,12 +31,13 @@ async def raw_exchange(hive: Collector, *parts: bytes) -> tuple[str, bytes]:
     """Write bytes to the collector and return the status line and the body of its answer."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(hive.url.rpartition(":")[2]))
     try:
-        for part in parts:
-            writer.write(part)
-        await writer.drain()
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
-        return head.partition(b"\r\n")[0].decode(), await reader.readexactly(length)
+        async with asyncio.timeout(10):
+            for part in parts:
+                writer.write(part)
+            await writer.drain()
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+            return head.partition(b"\r\n")[0].decode(), await reader.readexactly(length)
     finally:
         writer.close()
         await writer.wait_closed()

@@ -3,16 +3,19 @@
 import json
 import math
 import sqlite3
+import threading
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
+from honeyhive_batcher.collector.store import Store
 from honeyhive_batcher.errors import ConfigError
-from honeyhive_batcher.testing import Collector, collector
+from honeyhive_batcher.testing import Collector, Faults, StoredEvent, collector
 
 Call = Callable[..., Awaitable[tuple[int, Any]]]
 Make = Callable[..., dict[str, Any]]
@@ -329,3 +332,42 @@ async def test_what_cannot_be_stored_is_not_half_stored(hive: Collector, post: C
     assert hive.requests()[0].message == "the collector failed: IntegrityError('no')"
     status, _ = await post(event())
     assert status == 200
+
+
+async def test_a_refused_request_makes_no_session(post: Call, hive: Collector, event: Make) -> None:
+    hive.faults = Faults(fail={503: 1})
+    await post(event(), is_single_session=True, session_properties={"session_id": "s"})
+    assert hive.sessions() == []
+
+
+async def test_a_reader_of_the_file_never_stops_the_collector(tmp_path: Path, event: Make) -> None:
+    """As when the sqlite3 shell stands in the middle of a long listing."""
+    db = tmp_path / "dev.db"
+    headers = {"Authorization": "Bearer k"}
+    async with collector(db=db) as hive, aiohttp.ClientSession(hive.url, headers=headers) as client:
+        reader = sqlite3.connect(db, isolation_level=None)
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM events").fetchall()
+        async with client.post("/events/model/batch", json={"model_events": [event()]}) as response:
+            assert response.status == 200
+        assert reader.execute("SELECT count(*) FROM events").fetchone() == (0,)
+        reader.close()
+        assert len(hive.events()) == 1
+
+
+def test_a_reader_in_another_thread_never_sees_half_a_request() -> None:
+    store = Store(":memory:")
+    seen: list[list[StoredEvent]] = []
+    reader = threading.Thread(target=lambda: seen.append(store.events()))
+    with suppress(ZeroDivisionError), store._writing() as db:
+        db.execute(
+            "INSERT INTO events (event_id, server_id, received_at, request_id, event) "
+            "VALUES ('e', 'e', 0, 1, '{}')"
+        )
+        reader.start()
+        # Without the lock the reader is through long before this is over, and has seen the row.
+        reader.join(0.2)
+        _ = 1 / 0
+    reader.join()
+    assert seen == [[]]
+    store.close()
