@@ -30,6 +30,8 @@ from honeyhive_batcher.settings import Settings
 
 logger = logging.getLogger("honeyhive_batcher")
 
+_PUTS_PER_TURN = 64
+
 
 @final
 class Batcher:
@@ -79,7 +81,7 @@ class Batcher:
         hooks = Hooks(**{name: settings.pop(name) for name in Hooks.__struct_fields__ if name in settings})
         seams = settings.pop("_seams", Seams())
         batcher = cls.__new__(cls)
-        batcher._set_up(Config.from_env(environ, **settings), hooks, seams)
+        batcher._set_up(Config.from_env(environ, **settings), hooks, seams)  # noqa: SLF001 - its own
         return batcher
 
     def _set_up(self, config: Config, hooks: Hooks, seams: Seams) -> None:
@@ -99,6 +101,7 @@ class Batcher:
             (hooks.on_delivered, hooks.on_dropped, hooks.on_unconfirmed)
         )
         self._has_warned_closed = False
+        self._puts = 0
         self._lifecycle = Lifecycle(config, hooks, self._intake, seams)
 
     @property
@@ -118,9 +121,11 @@ class Batcher:
         """
         try:
             encoded = self._encode(event)
-            if isinstance(encoded, Encoded):
-                return self._admit(event, encoded, session, wait=False)
-            return self._refuse(encoded)
+            if not isinstance(encoded, Encoded):
+                return self._refuse(encoded)
+            if session is None and current.get() is None:  # the usual case, kept short
+                return self._intake.admit(encoded, SESSIONLESS, self._clock())
+            return self._admit(event, encoded, session, wait=False)
         except Exception:  # promise 1, whatever a strange event makes its own methods do
             return self._intake.refuse(Admission.NOT_AN_EVENT)
 
@@ -137,6 +142,11 @@ class Batcher:
             ClosedError: The batcher is closing or closed.
             TimeoutError: There was no room in time.
         """
+        self._puts += 1
+        if self._puts % _PUTS_PER_TURN == 0:
+            # A loop of puts must not keep the event loop to itself until the queue is full. Before the
+            # event is taken, so that a cancellation still means that it was not.
+            await asyncio.sleep(0)
         encoded = self._encode(event)
         if isinstance(encoded, Encoded):
             admission = self._admit(event, encoded, session, wait=True)
@@ -241,7 +251,9 @@ class Batcher:
         if self._before_send is not None:
             try:
                 event = self._before_send(event)
-            except Exception:  # what could not be looked at is not sent: it may hold what must not leave
+            # What could not be looked at is not sent: it may hold what must not leave. A cancellation is
+            # the callback's own, because nothing is awaited here.
+            except (Exception, asyncio.CancelledError):
                 self._intake.ledger.callback_errors += 1
                 return Admission.FILTERED
             if event is None:
@@ -312,4 +324,4 @@ class Batcher:
 
     def close_session(self, key: GroupKey, update: Encoded, properties: bytes) -> Admission:
         """Take the end of a session into the queue."""
-        return self._intake.admit_closing(update, properties, key, self._clock())
+        return self._intake.admit(update, key, self._clock(), closing=properties)

@@ -50,12 +50,13 @@ class _Part(Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self), include_extras=True).items():
             value = getattr(self, name)
-            if isinstance(value, Secret):
+            if name == "api_key" and isinstance(value, Secret):
                 continue
             try:
                 checked = msgspec.convert(value, hint)
             except msgspec.ValidationError as error:
-                raise ConfigError(f"{name}={value!r} does not do: {error}") from None
+                shown = f"{name}={value!r}" if name != "api_key" else name  # a key is never shown
+                raise ConfigError(f"{shown} does not do: {error}") from None
             if isinstance(checked, float) and not math.isfinite(checked):
                 raise ConfigError(f"{name}={value!r} does not do: Expected a finite number")
             msgspec.structs.force_setattr(self, name, checked)
@@ -237,7 +238,8 @@ def _from_text(setting: str, name: str, text: str) -> object:
         kind(**{setting: value, **({"api_key": "unused"} if kind is EndpointSettings else {})})
     except (msgspec.ValidationError, ConfigError) as error:
         default = msgspec.structs.fields(kind)[kind.__struct_fields__.index(setting)].default
-        logger.warning("%s=%r does not do (%s); using %r", name, text, error, default)
+        shown = "****" if setting == "base_url" and "@" in text else text  # it may hold a password
+        logger.warning("%s=%r does not do (%s); using %r", name, shown, error, default)
         return None
     return value
 
@@ -251,21 +253,22 @@ def _checked_key(key: str) -> Secret:
 
 def _checked_url(url: str) -> str:
     complaint: str | None = None
+    shown = "base_url" if "@" in url else f"base_url={url!r}"  # before the @ may stand a password
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError:
-        raise ConfigError(f"base_url={url!r} does not do: it is not a URL") from None
+        raise ConfigError(f"{shown} does not do: it is not a URL") from None
     if not re.fullmatch(r"[\x21-\x7e]+", url):
         complaint = "Expected visible ASCII characters without spaces"
     elif parts.scheme not in {"http", "https"} or not host:
         complaint = "Expected http:// or https:// and a host"
     elif parts.username is not None or parts.password is not None:
-        raise ConfigError("base_url does not do: it holds a user name or a password")  # so it is not shown
+        complaint = "it holds a user name or a password"
     elif parts.query or parts.fragment:
         complaint = "Expected no query and no fragment"
     if complaint is not None:
-        raise ConfigError(f"base_url={url!r} does not do: {complaint}")
+        raise ConfigError(f"{shown} does not do: {complaint}")
     if parts.scheme == "http" and host not in _LOOPBACK:
         logger.warning("base_url is plain http: the API key and all events travel unencrypted to %s", host)
     return url.rstrip("/")

@@ -1,13 +1,21 @@
 """What a command is made of."""
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from typing import Protocol
 
 
 class Subparsers(Protocol):
     """What `ArgumentParser.add_subparsers` returns; argparse has no public name for it."""
 
-    def add_parser(self, name: str, *, help: str, description: str) -> ArgumentParser:  # noqa: A002
+    def add_parser(
+        self,
+        name: str,
+        *,
+        help: str,  # noqa: A002 - argparse calls it so
+        description: str,
+        parents: Sequence[ArgumentParser] = (),
+    ) -> ArgumentParser:
         """Add a command and return its parser."""
         ...
 

@@ -7,9 +7,10 @@ import signal
 import sys
 import time
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Final
 
 from honeyhive_batcher.cli.command import Subparsers
@@ -123,11 +124,15 @@ async def _serve(args: Namespace, faults: "Faults") -> None:
 
 
 @contextmanager
-def _stopping_on_signals(stop: asyncio.Event) -> Iterator[None]:
+def _stopping_on_signals(stop: asyncio.Event) -> Generator[None, None, None]:
     # signal.signal, not loop.add_signal_handler, which Windows does not have.
     loop = asyncio.get_running_loop()
     signals = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set)) for number in signals]
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(stop.set)
+
+    before = [signal.signal(number, on_signal) for number in signals]
     try:
         yield
     finally:

@@ -12,10 +12,12 @@ from typing import final
 
 from honeyhive_batcher.config import BatchLimits
 from honeyhive_batcher.core import wire
-from honeyhive_batcher.core.model import SESSIONLESS, Batch, Fragment, GroupKey
+from honeyhive_batcher.core.model import SESSIONLESS, Batch, Fragment, GroupKey, Trigger
 
 EVERYTHING = 1 << 62
 """A flush watermark beyond every sequence number: all that is queued is ripe."""
+
+_MAX_STALE = 64  # entries in the heap, beyond two a group, that are worth clearing away
 
 
 @final
@@ -23,10 +25,20 @@ class _Group:
     """The queued fragments of one key.
 
     Invariant: `queued_bytes` is what the events add to a body, a comma each; `away` counts the
-    fragments that were cut and are not settled, for groups with a session only.
+    fragments that were cut and are not settled, for groups with a session only; `charged` is what its
+    properties hold of the queue's bound until it vanishes.
     """
 
-    __slots__ = ("away", "fragments", "key", "overhead", "queued_bytes", "stands_in_line")
+    __slots__ = (
+        "away",
+        "charged",
+        "fragments",
+        "is_gone",
+        "key",
+        "overhead",
+        "queued_bytes",
+        "stands_in_line",
+    )
 
     def __init__(self, key: GroupKey) -> None:
         self.key = key
@@ -34,10 +46,9 @@ class _Group:
         self.fragments: deque[Fragment] = deque()
         self.queued_bytes = 0
         self.away = 0
+        self.charged = 0
+        self.is_gone = False
         self.stands_in_line = False
-
-    def __lt__(self, other: "_Group") -> bool:
-        return False  # in the heap only the sequence numbers decide
 
     @property
     def waits(self) -> bool:
@@ -59,8 +70,11 @@ class Groups:
         """Fragments up to this sequence number are ripe whatever their age."""
         self.queued_events = 0
         self.queued_bytes = 0
+        """Without the closings, which are never evicted."""
         self._groups: dict[GroupKey, _Group] = {}
-        self._oldest: list[tuple[int, _Group]] = []  # Invariant: every group that may be cut is in here
+        self._oldest: list[tuple[int, _Group]] = []
+        # Invariant: every group that may be cut is in here. Equal numbers are of one group, so that no two
+        # groups are ever compared.
         self._full: deque[_Group] = deque()  # groups that became full, in that order
         self._turn_of_full = True
 
@@ -68,16 +82,23 @@ class Groups:
         """Return whether fragments of this key are queued, in flight or backing off."""
         return key in self._groups
 
-    def add(self, fragment: Fragment) -> bool:
-        """Queue a fragment; return whether that may be a reason to act earlier than planned."""
+    def add(self, fragment: Fragment, charged: int = 0) -> bool:
+        """Queue a fragment; return whether that may be a reason to act earlier than planned.
+
+        `charged` is what was charged for the properties of its group.
+        """
         group = self._groups.get(fragment.key)
         if group is None:
-            group = self._groups[fragment.key] = _Group(fragment.key)
-        news = self.queued_events == 0
-        is_first = not group.fragments  # asked before it is added: a push may interrupt a push
+            # Not a plain assignment: a push that interrupts this one may have made the group by then.
+            group = self._groups.setdefault(fragment.key, _Group(fragment.key))
+        group.charged += charged
         group.fragments.append(fragment)
+        if group.is_gone:  # such a push evicted all of it since we looked
+            group.fragments.pop()
+            return self.add(fragment, group.charged)
+        news = self.queued_events == 0
         self._count(group, fragment, 1)
-        if is_first:
+        if group.fragments and group.fragments[0] is fragment:
             heapq.heappush(self._oldest, (fragment.seq, group))
         if not group.stands_in_line and self._is_full(group):
             group.stands_in_line = True
@@ -116,14 +137,15 @@ class Groups:
         if group is full:
             self._full.popleft()
             group.stands_in_line = False
-        return self._cut_from(group)
+            return self._cut_from(group, Trigger.FULL)
+        is_flushed = group.fragments[0].seq <= self.flush_through
+        return self._cut_from(group, Trigger.FLUSH if is_flushed else Trigger.INTERVAL)
 
     def evict(self) -> Fragment | None:
         """Take the oldest queued event out of the queue, or return None if there is none."""
         passed: list[tuple[int, _Group]] = []
         evicted: Fragment | None = None
-        while evicted is None and self._first_by_age() is not None:
-            entry = heapq.heappop(self._oldest)
+        while evicted is None and (entry := self._pop_oldest()) is not None:
             group = entry[1]
             if group.fragments[0].closing:  # it costs little and completes a session: not evicted
                 passed.append(entry)
@@ -145,8 +167,8 @@ class Groups:
         self._line_up(group)
 
     def settled(self, key: GroupKey, fragments: int) -> int:
-        """Note that cut fragments of a key are settled; return the bytes its properties held if the
-        group vanishes with them.
+        """Note that cut fragments of a key are settled; return what its properties were charged if
+        the group vanishes with them.
         """
         if key is SESSIONLESS:
             return 0
@@ -156,19 +178,22 @@ class Groups:
 
     def evicted(self, key: GroupKey) -> int:
         """Note that a fragment of a key was evicted; return the same as `settled`."""
-        return 0 if key is SESSIONLESS else self._vanish(self._groups[key])
+        group = self._groups.get(key)  # None when a push that came in between evicted the rest of it
+        return 0 if key is SESSIONLESS or group is None else self._vanish(group)
 
     def _vanish(self, group: _Group) -> int:
         if group.fragments:
             if group.away == 0:
                 self._line_up(group)  # its closing may have waited for this
             return 0
-        if group.away:
+        if group.away or group.is_gone:
             return 0
+        group.is_gone = True  # no call up to here: a push may interrupt this, and make it vanish itself
         del self._groups[group.key]
-        return len(group.key.properties)
+        charged, group.charged = group.charged, 0
+        return charged
 
-    def _cut_from(self, group: _Group) -> Batch:
+    def _cut_from(self, group: _Group, trigger: Trigger) -> Batch:
         queue = group.fragments
         taken: list[Fragment] = []
         size = group.overhead
@@ -189,17 +214,24 @@ class Groups:
             group.stands_in_line = True
             self._full.append(group)
         self._line_up(group)
-        return Batch(key=group.key, fragments=tuple(taken))
+        return Batch(key=group.key, fragments=tuple(taken), trigger=trigger)
 
     def _count(self, group: _Group, fragment: Fragment, sign: int) -> None:
-        self.queued_events += sign
-        self.queued_bytes += sign * fragment.size
         if not fragment.closing:
-            group.queued_bytes += sign * (len(fragment.data) + 1)
+            self.queued_events += sign
+            self.queued_bytes += sign * fragment.size
+            size = len(fragment.data) + 1  # no call in the next line: a push may interrupt a push
+            group.queued_bytes += sign * size
 
     def _line_up(self, group: _Group) -> None:
         if group.fragments:
             heapq.heappush(self._oldest, (group.fragments[0].seq, group))
+        if len(self._oldest) > 2 * len(self._groups) + _MAX_STALE:
+            # A busy group leaves an entry behind with every cut, beneath a group that is not ripe for long.
+            entries, self._oldest = self._oldest, []
+            for entry in set(entries):
+                if _is_current(*entry):
+                    heapq.heappush(self._oldest, entry)
 
     def _is_full(self, group: _Group) -> bool:
         return (
@@ -217,12 +249,23 @@ class Groups:
         return None
 
     def _first_by_age(self) -> _Group | None:
+        entry = self._pop_oldest()
+        if entry is None:
+            return None
+        heapq.heappush(self._oldest, entry)
+        return entry[1]
+
+    def _pop_oldest(self) -> tuple[int, _Group] | None:
+        """Take out the entry of the group with the oldest fragment that may be cut."""
         while self._oldest:
-            seq, group = self._oldest[0]
-            if group.fragments and group.fragments[0].seq == seq and not group.waits:
-                return group
-            heapq.heappop(self._oldest)  # it was cut or evicted from meanwhile, or waits to be lined up
+            entry = heapq.heappop(self._oldest)  # before it is looked at: a push may change what is first
+            if _is_current(*entry) and not entry[1].waits:
+                return entry  # the others were cut or evicted from meanwhile, or wait to be lined up
         return None
+
+
+def _is_current(seq: int, group: _Group) -> bool:
+    return bool(group.fragments) and group.fragments[0].seq == seq
 
 
 def halves(fragments: tuple[Fragment, ...]) -> tuple[tuple[Fragment, ...], tuple[Fragment, ...]]:

@@ -28,6 +28,7 @@ MAX_ARRAY_ITEMS = 1_000_000
 MAX_VISITS = 100_000
 """Values that one search or repair looks at; it bounds the time also where shared parts multiply."""
 
+_ABSENT = object()
 _SLACK = 64  # the encoder wants a little more room than it fills; 19 bytes were the most seen
 _FIRST_GUESS = 4096
 _BRACE = ord("{")
@@ -60,7 +61,10 @@ def plain(value: Any) -> Any:
         if hasattr(value, "model_dump"):  # pydantic and its like
             return value.model_dump()
         if hasattr(value, "tolist"):  # numpy scalars and arrays, tensors
-            if getattr(value, "size", 1) <= MAX_ARRAY_ITEMS:
+            size: Any = getattr(value, "size", 1)
+            if callable(size):
+                size = value.numel()  # torch
+            if size <= MAX_ARRAY_ITEMS:
                 return value.tolist()
         elif hasattr(value, "item"):
             return value.item()
@@ -91,7 +95,7 @@ def encode_within(value: object, max_bytes: int, guess: int = _FIRST_GUESS) -> b
     Raises:
         TypeError, ValueError, RecursionError, OverflowError, AttributeError: see `FAILURES`.
     """
-    most = max_bytes + _SLACK
+    most = max(max_bytes, 0) + _SLACK  # what the defaults take may leave less than nothing
     room = min(guess, most)
     while True:
         buffer = bytearray(room)
@@ -153,7 +157,7 @@ class EventEncoder:
         mask = 0
         bit = 1
         if isinstance(event, dict):
-            event_id = event.get("event_id", UNSET)
+            event_id = event.get("event_id", _ABSENT)
             for name in self._names:
                 if name not in event:
                     mask |= bit
@@ -161,6 +165,8 @@ class EventEncoder:
             nulls = event.get("error", UNSET) is None
         elif isinstance(event, Struct):
             event_id = getattr(event, "event_id", UNSET)
+            if event_id is UNSET or "event_id" not in event.__struct_encode_fields__:
+                event_id = _ABSENT
             for name in self._names:
                 if getattr(event, name, UNSET) is UNSET:
                     mask |= bit
@@ -172,7 +178,7 @@ class EventEncoder:
             return _not_an_event(event)
         filling = self._fillings[mask]
         ending = b"}"
-        if event_id is UNSET:
+        if event_id is _ABSENT:
             event_id = self._new_id()
             ending = b',"event_id":"%b"}' % event_id.encode()
         elif type(event_id) is not str or not event_id.isprintable() or not event_id:
@@ -200,43 +206,64 @@ class EventEncoder:
         return Encoded(encoded if size > 2 else encoded.replace(b"{,", b"{", 1), event_id, repairs)
 
     def _encode_with_odd_id(self, event: Any, event_id: object) -> Encoded | Refusal:
-        """Encode with a usable id in place of one that is not a string; a null is as good as none."""
+        """Encode with a usable id in place of one that is not a plain string; a null is as good as none."""
         fields = dict(event) if isinstance(event, dict) else struct_fields(event)
-        del fields["event_id"]
-        usable = type(event_id).__name__ == "UUID" or type(event_id) is int
-        if usable:
+        fields.pop("event_id", None)
+        is_lost = False
+        if type(event_id).__name__ == "UUID" or type(event_id) is int:
             fields["event_id"] = str(event_id)
+        elif isinstance(event_id, str) and type(event_id) is not str:
+            fields["event_id"] = str.__str__(event_id)
+        else:
+            is_lost = event_id is not None and event_id is not UNSET
         encoded = self.encode(fields)
-        if isinstance(encoded, Encoded) and not usable and event_id is not None:
+        if isinstance(encoded, Encoded) and is_lost:
             return Encoded(encoded.data, encoded.event_id, encoded.repairs + 1)
         return encoded
 
 
 def has_cycle(value: Any) -> bool:
     """Return whether a container among the first `MAX_VISITS` values below `value` holds itself."""
-    path: list[tuple[int, Iterator[Any]]] = [(id(value), _items(value))]
+    path: list[tuple[int, Iterator[Any]]] = [(id(value), _items(value) or iter(()))]
     on_path = {id(value)}
     for _ in range(MAX_VISITS):
-        item = next(path[-1][1], _END)
-        if item is _END:
+        item = next(path[-1][1], _ABSENT)
+        if item is _ABSENT:
             on_path.discard(path.pop()[0])
             if not path:
                 return False
         elif id(item) in on_path:
             return True
-        elif isinstance(item, (dict, list, tuple)):
-            path.append((id(item), _items(item)))
+        elif (items := _items(item)) is not None:
+            path.append((id(item), items))
             on_path.add(id(item))
     return False
 
 
-_END = object()
-
-
-def _items(value: Any) -> Iterator[Any]:
+def _items(value: Any) -> Iterator[Any] | None:
     if isinstance(value, dict):
         return iter(list(value.values()))
-    return iter(value) if isinstance(value, (list, tuple)) else iter(())
+    if isinstance(value, (list, tuple)):
+        return iter(value)
+    try:
+        names = list(vars(value)) if hasattr(type(value), "model_dump") else field_names(value)
+        return None if names is None else iter([getattr(value, name, None) for name in names])
+    except Exception:  # a property may raise anything
+        return None
+
+
+def field_names(value: Any) -> list[str] | None:
+    """Return the names of the fields of a Struct, dataclass or attrs object, or None for anything else."""
+    if isinstance(value, type):
+        return None
+    kind: Any = type(value)  # the object itself may answer any question with an exception
+    if issubclass(kind, Struct):
+        return list(kind.__struct_fields__)
+    if hasattr(kind, "__dataclass_fields__"):
+        return list(kind.__dataclass_fields__)
+    if hasattr(kind, "__attrs_attrs__"):
+        return [attribute.name for attribute in kind.__attrs_attrs__]
+    return None
 
 
 def struct_fields(struct: Struct) -> dict[str, Any]:

@@ -22,7 +22,7 @@ An accepted event is in exactly one place:
 """
 
 import enum
-from typing import TypeAlias, assert_never, final
+from typing import assert_never, final
 
 import msgspec
 
@@ -40,12 +40,13 @@ from honeyhive_batcher.core.model import (
     Fragment,
     Jitter,
     Reply,
+    Response,
 )
 from honeyhive_batcher.core.pacing import Pacing
 from honeyhive_batcher.core.repair import mend
 from honeyhive_batcher.core.retry import Budget, held_attempt, next_attempt
 from honeyhive_batcher.core.schedule import NOW, Schedule
-from honeyhive_batcher.core.trial import Trial
+from honeyhive_batcher.core.trial import Piece, Trial
 from honeyhive_batcher.core.verdict import (
     Ambiguous,
     Delivered,
@@ -58,8 +59,6 @@ from honeyhive_batcher.core.verdict import (
     judge,
 )
 from honeyhive_batcher.errors import InternalError
-
-Fragments: TypeAlias = tuple[Fragment, ...]
 
 
 class Phase(enum.Enum):
@@ -83,15 +82,15 @@ class Engine:
         self._pacing = Pacing(max_in_flight, retry, jitter)
         self._schedule = Schedule(Budget(capacity=10.0 + max_in_flight))
         self._in_flight: dict[Attempt, float] = {}  # and when each began
-        self._flushed_through = intake.flush_through
+        self._flushes = intake.flushes
         self._is_systemic = False  # a batch was refused event by event, and nothing was taken since
 
     # What to do, and when.
 
     def poll(self, now: float) -> list[Attempt]:
         """Return the attempts to begin now; each has to come back through `complete`."""
-        if self._intake.flush_through > self._flushed_through:
-            self._flushed_through = self._intake.flush_through
+        if self._intake.flushes > self._flushes:
+            self._flushes = self._intake.flushes
             self._pacing.hurry()  # the back-offs, once for every flush; not the server's Retry-After
             if self._pacing.endpoint is not Endpoint.HELD:
                 self._schedule.hurry()
@@ -102,6 +101,8 @@ class Engine:
                 batch = self._intake.cut(now)
                 if batch is None:
                     break
+                assert batch.trigger is not None
+                self._ledger.batches[batch.trigger] += 1
                 attempt = Attempt(batch=batch)
             if attempt.first_at is None:
                 attempt = msgspec.structs.replace(attempt, first_at=now)
@@ -141,11 +142,13 @@ class Engine:
         self._ledger.in_flight = in_flight - 1
         verdict = judge(attempt.batch, reply)
         held_until = now
+        if isinstance(reply, Response) and reply.retry_after is not None:
+            self._pacing.asked_to_wait(until=now + reply.retry_after)
         match verdict:
             case NotNow() | Ambiguous():
-                self._pacing.failed(started_at=started_at, now=now, retry_after=verdict.retry_after)
+                self._pacing.failed(started_at=started_at, now=now)
             case Misconfigured():
-                held_until = self._pacing.misconfigured(now=now, retry_after=verdict.retry_after)
+                held_until = self._pacing.misconfigured(now=now)
             case _:
                 self._pacing.succeeded(in_flight=in_flight)
                 self._schedule.budget.succeeded()
@@ -218,8 +221,6 @@ class Engine:
         )
         if following is not None:
             self._schedule.wait(following)
-        elif attempt.maybe_sent:
-            self._settle(attempt, Fate.UNCONFIRMED)
         else:
             self._settle(attempt, Fate.DROPPED, exhausted)
 
@@ -228,15 +229,19 @@ class Engine:
         alone = self._without_closing(attempt)
         events = alone.batch.events
         if len(events) < 2:
-            self._settle(alone, Fate.DROPPED, DropReason.TOO_LARGE)
+            if alone is not attempt:  # the closing may be what was too large
+                self._schedule.add(alone)
+            else:
+                self._settle(alone, Fate.DROPPED, DropReason.TOO_LARGE)
             return
         self._intake.limit_body(max(1, wire.body_size(attempt.batch) // 2))
         if attempt.trial is not None:
-            attempt.trial.split(events)
+            attempt.trial.split(_piece(alone))
             self._advance(attempt)
         else:
             for half in halves(events):
-                self._schedule.add(_piece(attempt, half, None))
+                piece = Piece(fragments=half, maybe_sent=attempt.maybe_sent)
+                self._schedule.add(_attempt(alone, piece, None))
 
     def _bisect(self, attempt: Attempt) -> None:
         """Find the poison in a refused batch and drop it alone; drop all when all is refused."""
@@ -247,14 +252,18 @@ class Engine:
                 self._schedule.add(msgspec.structs.replace(attempt, batch=mended))
                 return
             trial = Trial(len(attempt.batch.events), is_systemic=self._is_systemic)
-        alone = msgspec.structs.replace(self._without_closing(attempt), trial=trial)
-        if trial.refused(alone.batch.fragments):
-            self._intake.settle(alone.batch.fragments, Fate.DROPPED, DropReason.REJECTED)
+        alone = self._without_closing(attempt)
+        if alone is not attempt and len(alone.batch.events) == 1:  # the closing may be the poison
+            self._schedule.add(alone)
+            return
+        alone = msgspec.structs.replace(alone, trial=trial)
+        if trial.refused(_piece(alone)):
+            self._give_up(_piece(alone), DropReason.REJECTED)
         if trial.is_hopeless:
             self._is_systemic = True
             self._ledger.last_error = f"{self._ledger.last_error} for every event, so not for one of them"
             for piece in trial.take_all():
-                self._intake.settle(piece, Fate.DROPPED, DropReason.REJECTED)
+                self._give_up(piece, DropReason.REJECTED)
         self._advance(alone)
 
     def _without_closing(self, attempt: Attempt) -> Attempt:
@@ -266,18 +275,30 @@ class Engine:
         return msgspec.structs.replace(attempt, batch=Batch(key=attempt.batch.key, fragments=events))
 
     def _settle(self, attempt: Attempt, fate: Fate, reason: DropReason | None = None) -> None:
-        self._intake.settle(attempt.batch.fragments, fate, reason)
+        if reason is not None:
+            self._give_up(_piece(attempt), reason)
+        else:
+            self._intake.settle(attempt.batch.fragments, fate)
         if fate is Fate.DELIVERED:
             self._is_systemic = False
             if attempt.trial is not None:
                 attempt.trial.accepted()
         self._advance(attempt)
 
+    def _give_up(self, piece: Piece, reason: DropReason) -> None:
+        """Drop what surely did not arrive. What may have is unconfirmed, also if the server refuses it
+        now: it may do so because it has it.
+        """
+        if piece.maybe_sent:
+            self._intake.settle(piece.fragments, Fate.UNCONFIRMED)
+        else:
+            self._intake.settle(piece.fragments, Fate.DROPPED, reason)
+
     def _advance(self, attempt: Attempt) -> None:
         """Send the next piece of a trial, now that the one before is done."""
         piece = attempt.trial.next() if attempt.trial is not None else None
         if piece is not None:
-            self._schedule.add(_piece(attempt, piece, attempt.trial))
+            self._schedule.add(_attempt(attempt, piece, attempt.trial))
 
     # The end of a run.
 
@@ -291,18 +312,15 @@ class Engine:
         """End the run and settle everything held: what was sent is unconfirmed, the rest is dropped."""
         self._intake.close()
         self.phase = Phase.CLOSED
-        sent = [attempt.batch.fragments for attempt in self._in_flight]
-        unsent: list[Fragments] = []
-        attempts = [*self._in_flight, *self._schedule.take_all()]
-        for attempt in attempts[len(self._in_flight) :]:
-            (sent if attempt.maybe_sent else unsent).append(attempt.batch.fragments)
-        for attempt in attempts:
+        for attempt in self._in_flight:
+            self._intake.settle(attempt.batch.fragments, Fate.UNCONFIRMED)
+        waiting = self._schedule.take_all()
+        for attempt in waiting:
+            self._give_up(_piece(attempt), reason)
+        for attempt in (*self._in_flight, *waiting):
             if attempt.trial is not None:
-                unsent += attempt.trial.take_all()
-        for fragments in sent:
-            self._intake.settle(fragments, Fate.UNCONFIRMED)
-        for fragments in unsent:
-            self._intake.settle(fragments, Fate.DROPPED, reason)
+                for piece in attempt.trial.take_all():
+                    self._give_up(piece, reason)
         while (batch := self._intake.cut(NOW)) is not None:
             self._intake.settle(batch.fragments, Fate.DROPPED, reason)
         self._in_flight.clear()
@@ -314,19 +332,23 @@ class Engine:
             self.complete(attempt, Failure(cause=cause, unsent=False), now)
 
 
-def _piece(attempt: Attempt, fragments: Fragments, trial: Trial | None) -> Attempt:
-    """Return the first attempt of a part of a batch; it may have arrived if the whole may have."""
-    batch = Batch(key=attempt.batch.key, fragments=fragments)
-    return Attempt(batch=batch, maybe_sent=attempt.maybe_sent, trial=trial)
+def _piece(attempt: Attempt) -> Piece:
+    return Piece(fragments=attempt.batch.fragments, maybe_sent=attempt.maybe_sent)
+
+
+def _attempt(attempt: Attempt, piece: Piece, trial: Trial | None) -> Attempt:
+    """Return the first attempt of a part of a batch."""
+    batch = Batch(key=attempt.batch.key, fragments=piece.fragments)
+    return Attempt(batch=batch, maybe_sent=piece.maybe_sent, trial=trial)
 
 
 def _mended(batch: Batch) -> Batch | None:
-    """Return the batch with what is not JSON made so, or None if all of it is JSON. See `mend`."""
-    mended = {fragment: mend(fragment.data) for fragment in batch.events}
-    if not any(mended.values()):
+    """Return the batch with what is not JSON made so, or None if there is nothing to mend. See `mend`."""
+    mended: dict[Fragment, Fragment] = {}
+    for fragment in batch.events:
+        data = mend(fragment.data)
+        if data is not None and data != fragment.data:  # else it would be sent again for ever
+            mended[fragment] = msgspec.structs.replace(fragment, data=data)
+    if not mended:
         return None
-    fragments = tuple(
-        fragment if (data := mended.get(fragment)) is None else msgspec.structs.replace(fragment, data=data)
-        for fragment in batch.fragments
-    )
-    return Batch(key=batch.key, fragments=fragments)
+    return Batch(key=batch.key, fragments=tuple(mended.get(each, each) for each in batch.fragments))

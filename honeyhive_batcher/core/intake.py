@@ -40,41 +40,48 @@ class Intake:
         self._lock = threading.RLock()
         self._evicts = queue.overflow == "drop_oldest"
         self._max_batch_bytes = batch.max_batch_bytes
+        self._max_sessionless = min(batch.max_batch_bytes - wire.overhead(SESSIONLESS), queue.max_queue_bytes)
         self._groups = Groups(batch)
         self.ledger = Ledger(max_events=queue.max_queue_events, max_bytes=queue.max_queue_bytes)
         """Numbers outside the equations may be set without the lock, by the one who knows them."""
+        self.flushes = 0
+        """How many times somebody asked to have everything sent without delay."""
         self.is_open = True
         self.wake: Callable[[], None] = _nobody
         """Called, without the lock, when an admission is a reason to act earlier than planned."""
 
-    def admit(self, encoded: Encoded, key: GroupKey, now: float, *, wait: bool = False) -> Admission:
-        """Take an encoded event into the queue, or say why not. Refusals are counted, except a full
-        queue when the caller is going to wait for room.
-        """
-        return self._admit(encoded, key, now, b"", wait=wait)
+    def admit(
+        self, encoded: Encoded, key: GroupKey, now: float, *, closing: bytes = b"", wait: bool = False
+    ) -> Admission:
+        """Take an encoded event into the queue, or say why not.
 
-    def admit_closing(self, update: Encoded, properties: bytes, key: GroupKey, now: float) -> Admission:
-        """Take the end of a session into the queue: its final properties, and the update that carries
-        them if the last of its events has left.
+        With `closing` it is the end of a session: the final properties, and in `encoded` the update that
+        carries them if the last of its events has left. Refusals are counted, except a full queue when
+        the caller is going to `wait` for room.
         """
-        return self._admit(update, key, now, properties, wait=False)
-
-    def _admit(self, encoded: Encoded, key: GroupKey, now: float, closing: bytes, *, wait: bool) -> Admission:
-        size = len(encoded.data) + len(closing)
-        fits = closing or len(encoded.data) + wire.overhead(key) <= self._max_batch_bytes
+        size = len(encoded.data)
         with self._lock:
             if not self.is_open:
                 return self._refused(Admission.CLOSED)
-            charge = size if key is SESSIONLESS or self._groups.knows(key) else size + len(key.properties)
-            if not fits or not self.ledger.could_hold(charge):
+            if key is SESSIONLESS:  # the usual case, kept short
+                charge = size
+                is_too_large = size > self._max_sessionless
+            else:
+                fits = closing or size + wire.overhead(key) <= self._max_batch_bytes
+                size += len(closing)
+                charge = self._charge(key, size)
+                is_too_large = not fits or not self.ledger.could_hold(charge)
+            if is_too_large:
                 return self._refused(Admission.TOO_LARGE)
             seq = self.ledger.accept(charge)
-            if not seq and self._made_room(charge):
+            if not seq and self._made_room(key, size):
+                charge = self._charge(key, size)  # its group may have vanished with what was evicted
                 seq = self.ledger.accept(charge)
             if not seq:
                 return Admission.QUEUE_FULL if wait else self._refused(Admission.QUEUE_FULL)
             self.ledger.repaired += encoded.repairs
-            news = self._groups.add(Fragment(encoded.data, encoded.event_id, key, seq, now, size, closing))
+            fragment = Fragment(encoded.data, encoded.event_id, key, seq, now, size, closing)
+            news = self._groups.add(fragment, charge - size)
         if news:
             self.wake()
         return Admission.ACCEPTED
@@ -110,13 +117,15 @@ class Intake:
             return
         with self._lock:
             self.ledger.settle(fragments, fate, reason)
-            self.ledger.held_bytes -= self._groups.settled(fragments[0].key, len(fragments))
+            returned = self._groups.settled(fragments[0].key, len(fragments))
+            self.ledger.held_bytes -= returned  # a line of its own: a push may come during the call
 
     def raise_barrier(self) -> Barrier:
         """Make everything queued ripe, and return a barrier that counts what becomes of all held."""
         with self._lock:
             barrier = self.ledger.raise_barrier()
             self._groups.flush_through = max(self._groups.flush_through, barrier.watermark)
+            self.flushes += 1
         self.wake()
         return barrier
 
@@ -125,16 +134,12 @@ class Intake:
         with self._lock:
             self.ledger.lower_barrier(barrier)
 
-    @property
-    def flush_through(self) -> int:
-        """Everything up to this sequence number was asked to be flushed."""
-        return self._groups.flush_through
-
     def close(self) -> None:
         """Refuse everything from now on, and make everything queued ripe."""
         with self._lock:
             self.is_open = False
             self._groups.flush_through = EVERYTHING
+            self.flushes += 1
 
     def reopen(self) -> None:
         """Take events again, after everything of the run before is settled."""
@@ -156,15 +161,21 @@ class Intake:
         self.ledger.refuse(admission)
         return admission
 
-    def _made_room(self, size: int) -> bool:
+    def _charge(self, key: GroupKey, size: int) -> int:
+        """Return what an event takes of the bound: its size, and for the first of a group its properties."""
+        return size if key is SESSIONLESS or self._groups.knows(key) else size + len(key.properties)
+
+    def _made_room(self, key: GroupKey, size: int) -> bool:
         """Evict as many of the oldest queued events as it takes; none if that would not be enough."""
         ledger, groups = self.ledger, self._groups
-        if not self._evicts or not ledger.has_room(1 - groups.queued_events, size - groups.queued_bytes):
+        most = self._charge(key, size) - groups.queued_bytes
+        if not self._evicts or not ledger.has_room(1 - groups.queued_events, most):
             return False
-        while not ledger.has_room(1, size):
+        while not ledger.has_room(1, self._charge(key, size)):
             evicted = groups.evict()
             if evicted is None:
                 return False
             ledger.settle((evicted,), Fate.DROPPED, DropReason.EVICTED)
-            ledger.held_bytes -= groups.evicted(evicted.key)
+            returned = groups.evicted(evicted.key)
+            ledger.held_bytes -= returned
         return True

@@ -6,11 +6,11 @@ accepted = delivered + dropped + unconfirmed + held
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import final
+from typing import assert_never, final
 
 from msgspec import Struct
 
-from honeyhive_batcher.core.model import Admission, DropReason, Endpoint, Fate, Fragment, Settlement
+from honeyhive_batcher.core.model import Admission, DropReason, Endpoint, Fate, Fragment, Settlement, Trigger
 from honeyhive_batcher.errors import InternalError
 
 
@@ -44,6 +44,9 @@ class Statistics(Struct, frozen=True, kw_only=True):
     """Requests sent."""
     retries: int
     """Requests that sent a batch again."""
+    batches: dict[str, int]
+    """Requests that sent a batch for the first time, by what made it be cut: the values of `Trigger`.
+    The other requests are retries, and parts of batches that were split."""
     repaired: int
     """Values replaced in events because JSON has no word for them."""
     callback_errors: int
@@ -82,6 +85,8 @@ class Barrier:
                 self.dropped += events
             case Fate.UNCONFIRMED:
                 self.unconfirmed += events
+            case _:
+                assert_never(fate)
 
 
 @final
@@ -109,6 +114,7 @@ class Ledger:
         self.in_flight = 0
         self.requests = 0
         self.retries = 0
+        self.batches: Counter[Trigger] = Counter()
         self.repaired = 0
         self.callback_errors = 0
         self.endpoint = Endpoint.UNKNOWN
@@ -137,7 +143,9 @@ class Ledger:
 
     def refuse(self, admission: Admission) -> None:
         """Count an event that was not taken."""
-        self.refused[admission] += 1
+        if admission not in self.refused:
+            self.refused[admission] = 0
+        self.refused[admission] += 1  # no call in here either: `Counter` has one for what it does not know
 
     def settle(self, fragments: Sequence[Fragment], fate: Fate, reason: DropReason | None) -> None:
         """Give fragments their fate and return their capacity.
@@ -148,6 +156,8 @@ class Ledger:
         for fragment in fragments:
             if fragment.settled:
                 raise InternalError(f"event {fragment.event_id} was settled twice")
+        if reason is not None and reason not in self.dropped:
+            self.dropped[reason] = 0
         size = 0
         for fragment in fragments:
             fragment.settled = True
@@ -163,6 +173,8 @@ class Ledger:
             case Fate.DROPPED:
                 assert reason is not None
                 self.dropped[reason] += events
+            case _:
+                assert_never(fate)
         for barrier in self._barriers:
             barrier.count(fate, sum(fragment.seq <= barrier.watermark for fragment in fragments))
         if self.keep_settlements and fragments:
@@ -171,8 +183,10 @@ class Ledger:
 
     def raise_barrier(self) -> Barrier:
         """Return a barrier behind everything held now; it counts until `lower_barrier`."""
-        barrier = Barrier(self.accepted, self.held_events)
+        barrier = Barrier(0, 0)
         self._barriers.append(barrier)
+        # Only now, and without a call: what a push evicts meanwhile must not be waited for.
+        barrier.watermark, barrier.held = self.accepted, self.held_events
         return barrier
 
     def lower_barrier(self, barrier: Barrier) -> None:
@@ -186,18 +200,26 @@ class Ledger:
 
     def statistics(self) -> Statistics:
         """Return a snapshot."""
+        while True:
+            accepted = self.accepted
+            refused, dropped = dict(self.refused), dict(self.dropped)
+            delivered, unconfirmed = self.delivered, self.unconfirmed
+            held, held_bytes = self.held_events, self.held_bytes
+            if accepted == self.accepted:  # else a push came in between
+                break
         return Statistics(
-            offered=self.accepted + self.refused.total(),
-            accepted=self.accepted,
-            refused={admission.value: events for admission, events in dict(self.refused).items()},
-            delivered=self.delivered,
-            dropped={reason.value: events for reason, events in dict(self.dropped).items()},
-            unconfirmed=self.unconfirmed,
-            held=self.held_events,
-            held_bytes=self.held_bytes,
+            offered=accepted + sum(refused.values()),
+            accepted=accepted,
+            refused={admission.value: events for admission, events in refused.items()},
+            delivered=delivered,
+            dropped={reason.value: events for reason, events in dropped.items()},
+            unconfirmed=unconfirmed,
+            held=held,
+            held_bytes=held_bytes,
             in_flight=self.in_flight,
             requests=self.requests,
             retries=self.retries,
+            batches={trigger.value: batches for trigger, batches in dict(self.batches).items()},
             repaired=self.repaired,
             callback_errors=self.callback_errors,
             endpoint=self.endpoint.value,

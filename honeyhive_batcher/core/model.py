@@ -30,6 +30,8 @@ class Admission(enum.Enum):
     CLOSED = "closed"
     """The batcher is closing or closed."""
 
+    __hash__ = object.__hash__  # that of enums is Python, and a push may interrupt it: see `Ledger.refuse`
+
     def __bool__(self) -> bool:
         return self is Admission.ACCEPTED
 
@@ -66,6 +68,17 @@ class Fragment(Struct, eq=False, gc=False):
     settled: bool = False
 
 
+class Trigger(enum.StrEnum):
+    """What made a batch be cut from the queue."""
+
+    FULL = "full"
+    """It had `max_batch_events` events or `max_batch_bytes` bytes."""
+    INTERVAL = "interval"
+    """Its oldest event had waited for `flush_interval`."""
+    FLUSH = "flush"
+    """A flush or the closing asked for it."""
+
+
 class Batch(Struct, frozen=True, eq=False, kw_only=True):
     """Fragments of one group that travel in one request.
 
@@ -74,6 +87,8 @@ class Batch(Struct, frozen=True, eq=False, kw_only=True):
 
     key: GroupKey
     fragments: tuple[Fragment, ...]
+    trigger: Trigger | None = None
+    """Why it was cut; None for a part of another batch."""
 
     @property
     def events(self) -> tuple[Fragment, ...]:

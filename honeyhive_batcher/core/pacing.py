@@ -63,7 +63,7 @@ class Pacing:
             step = 1.0 if self._limit < self._threshold else 1.0 / self._limit
             self._limit = min(self._max, self._limit + step)
 
-    def failed(self, *, started_at: float, now: float, retry_after: float | None) -> None:
+    def failed(self, *, started_at: float, now: float) -> None:
         """Note a failure, or a push-back, of a request that began at `started_at`."""
         if self.endpoint is not Endpoint.HELD:
             self.endpoint = Endpoint.BACKING_OFF
@@ -76,14 +76,16 @@ class Pacing:
             if self._failures >= _FAILURES_TO_PROBE:
                 wait = backoff(self._limits, self._failures - 1, self._jitter)
                 self._backoff_until = max(self._backoff_until, now + wait)
-        if retry_after is not None:
-            self._floor_at = max(self._floor_at, now + retry_after)
 
-    def misconfigured(self, *, now: float, retry_after: float | None) -> float:
+    def misconfigured(self, *, now: float) -> float:
         """Note an answer that only a change of settings will cure; return when to ask again."""
         self.endpoint = Endpoint.HELD
-        self._held_until = now + max(PROBE_INTERVAL, retry_after or 0.0)
+        self._held_until = now + PROBE_INTERVAL
         return self._held_until
+
+    def asked_to_wait(self, *, until: float) -> None:
+        """Note a Retry-After, whatever it came with."""
+        self._floor_at = max(self._floor_at, until)
 
     def hurry(self) -> None:
         """Cut our own back-off short, because a flush asks for it."""

@@ -16,6 +16,7 @@ from honeyhive_batcher.core.encoding import (
     FAILURES,
     MAX_VISITS,
     encode_within,
+    field_names,
     has_cycle,
     nonfinite,
     plain,
@@ -33,9 +34,9 @@ class _TooLargeError(Exception):
 def repair(value: object, max_bytes: int) -> tuple[bytearray | None, int]:
     """Return the JSON of `value` with everything odd replaced, and how many replacements it took.
 
-    None in place of the JSON means that it is longer than `max_bytes`. Numbers that are not finite become null, a lone
-    surrogate the replacement character, keys strings; a cycle, what is nested too deep and what
-    cannot be converted become a short marker that names the type and never shows the value.
+    None in place of the JSON means that it is longer than `max_bytes`. Numbers that are not finite
+    become null, a lone surrogate the replacement character, keys strings; a cycle, what is nested too
+    deep and what cannot be converted become a short marker that names the type and never shows the value.
     """
     walk = _Walk(max_bytes)
     try:
@@ -55,6 +56,8 @@ def mend(data: bytes) -> bytes | None:
     """
     try:
         msgspec.json.decode(data, type=Raw)
+    except RecursionError:
+        return None  # nested so deep that it cannot be looked at from here
     except ValueError:
         return _BARE_NUMBER.sub(lambda found: found[1] or b"null", data)
     return None
@@ -95,7 +98,9 @@ class _Walk:
             return self._walked(value, depth + 1)
         except RecursionError:  # the caller's own stack is nearly full
             return self._marker("too deep", value)
-        except FAILURES:
+        except _TooLargeError:
+            raise
+        except Exception:  # whatever foreign code raises, or another thread that changes it meanwhile
             return self._marker("not JSON", value)
         finally:
             self._path.discard(id(value))
@@ -121,14 +126,16 @@ class _Walk:
             return {self._key(key): self.repaired(item, depth) for key, item in value.items()}
         if isinstance(value, (list, tuple, set, frozenset)):
             return [self.repaired(item, depth) for item in value]
-        fields = _fields(value)
-        if fields is not None:
-            return {name: self.repaired(self._read(value, name), depth) for name in fields}
+        if isinstance(value, Struct):
+            return {name: self.repaired(item, depth) for name, item in struct_fields(value).items()}
+        names = field_names(value)
+        if names is not None:
+            return {name: self.repaired(self._read(value, name), depth) for name in names}
         return self.repaired(plain(value), depth)
 
     def _read(self, value: Any, name: str) -> Any:
         try:
-            return struct_fields(value)[name] if isinstance(value, Struct) else getattr(value, name)
+            return getattr(value, name)
         except Exception:  # a property may raise anything
             return self._marker("unreadable", value)
 
@@ -154,19 +161,6 @@ class _Walk:
     def _marker(self, why: str, value: object) -> str:
         self.repairs += 1
         return f"<{why}: {_type_name(value)}>"
-
-
-def _fields(value: Any) -> list[str] | None:
-    """Return the names of the fields of a Struct, dataclass or attrs object, or None for anything else."""
-    if isinstance(value, type):
-        return None
-    if isinstance(value, Struct):
-        return list(struct_fields(value))
-    if hasattr(value, "__dataclass_fields__"):
-        return list(value.__dataclass_fields__)
-    if hasattr(value, "__attrs_attrs__"):
-        return [attribute.name for attribute in value.__attrs_attrs__]
-    return None
 
 
 def _is_finite(number: float | Decimal) -> bool:

@@ -1,17 +1,28 @@
 """The search for the poison in a refused batch: halves, one after another, until it stands alone.
 
 One piece at a time and the left half first: a search then ends after `2 * log2(events) + 1` refusals
-when one event is poison, and a server that refuses everything is known for it after as many.
+when one event is poison, and a server that refuses everything is known for it after as many. The last
+of these is of the largest piece left, so that some bad events in a row do not look like such a server.
 """
 
 import math
 from typing import final
+
+from msgspec import Struct
 
 from honeyhive_batcher.core.batching import halves
 from honeyhive_batcher.core.model import Fragment
 
 _WHEN_SYSTEMIC = 3
 """Refusals that are enough when the batch before was refused event by event."""
+
+
+class Piece(Struct, frozen=True, eq=False, kw_only=True):
+    """A part of a refused batch that has yet to be tried by itself."""
+
+    fragments: tuple[Fragment, ...]
+    maybe_sent: bool
+    """An attempt that carried it may have arrived."""
 
 
 @final
@@ -24,23 +35,25 @@ class Trial:
     def __init__(self, events: int, *, is_systemic: bool) -> None:
         usual = 2 * math.ceil(math.log2(max(2, events))) + 1
         self._max_refusals = _WHEN_SYSTEMIC if is_systemic else usual
-        self._pieces: list[tuple[Fragment, ...]] = []  # the next is the last
+        self._pieces: list[Piece] = []  # the next is the last, and the first the largest
         self._refusals = 0
         self._has_accepted = False
 
-    def refused(self, events: tuple[Fragment, ...]) -> bool:
-        """Note that these were refused; return whether they are now known to be the poison alone."""
+    def refused(self, piece: Piece) -> bool:
+        """Note that this was refused; return whether it is now known to be the poison alone."""
         self._refusals += 1
-        if len(events) > 1:
-            first, second = halves(events)
-            self._pieces += [second, first]
+        if len(piece.fragments) > 1:
+            self.split(piece)
             return False
         return True
 
-    def split(self, events: tuple[Fragment, ...]) -> None:
-        """Try the halves of a piece that was too large."""
-        first, second = halves(events)
-        self._pieces += [second, first]
+    def split(self, piece: Piece) -> None:
+        """Try the halves of a piece instead of all of it."""
+        first, second = halves(piece.fragments)
+        self._pieces += [
+            Piece(fragments=second, maybe_sent=piece.maybe_sent),
+            Piece(fragments=first, maybe_sent=piece.maybe_sent),
+        ]
 
     def accepted(self) -> None:
         """Note that the server took an event of this batch."""
@@ -51,11 +64,14 @@ class Trial:
         """Whether so much was refused, and nothing taken, that the fault is not in single events."""
         return self._refusals >= self._max_refusals and not self._has_accepted and bool(self._pieces)
 
-    def next(self) -> tuple[Fragment, ...] | None:
+    def next(self) -> Piece | None:
         """Take the next piece out."""
-        return self._pieces.pop() if self._pieces else None
+        if not self._pieces:
+            return None
+        is_last_try = self._refusals == self._max_refusals - 1 and not self._has_accepted
+        return self._pieces.pop(0 if is_last_try else -1)
 
-    def take_all(self) -> list[tuple[Fragment, ...]]:
+    def take_all(self) -> list[Piece]:
         """Take all pieces out."""
         pieces, self._pieces = self._pieces, []
         return pieces

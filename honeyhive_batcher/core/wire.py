@@ -5,6 +5,7 @@ The route is HoneyHive's `POST /events/model/batch`. It is deprecated in favour 
 the same functions.
 """
 
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -105,7 +106,9 @@ def retry_after(value: str | None, *, wall: float) -> float | None:
     if text.isascii() and text.isdigit():
         return min(float(text[:12]), MAX_RETRY_AFTER)
     try:
-        at = parsedate_to_datetime(text).timestamp()
+        date = parsedate_to_datetime(text)
+        # One of RFC 9110's three forms names no zone; it is UTC all the same.
+        at = date.replace(tzinfo=date.tzinfo or UTC).timestamp()
     except (ValueError, OverflowError):
         return None
     return min(max(at - wall, 0.0), MAX_RETRY_AFTER)

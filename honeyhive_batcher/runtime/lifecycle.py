@@ -21,8 +21,8 @@ from honeyhive_batcher.errors import BatcherError
 from honeyhive_batcher.runtime.ids import new_id
 from honeyhive_batcher.runtime.reporter import Reporter
 from honeyhive_batcher.runtime.transport import AiohttpTransport, Nowhere, Transport
-from honeyhive_batcher.runtime.waiting import Waiters
-from honeyhive_batcher.runtime.worker import Worker, undisturbed
+from honeyhive_batcher.runtime.waiting import Line, Waiters, undisturbed
+from honeyhive_batcher.runtime.worker import Worker
 
 
 class FlushResult(Struct, frozen=True, kw_only=True):
@@ -67,7 +67,7 @@ class Lifecycle:
         self._seams = seams
         self._reporter = Reporter(config.endpoint.base_url)
         self._progress = Waiters()
-        self._room = Waiters()
+        self._room = Line()
         self._engine: Engine | None = None
         self._worker: Worker | None = None
         self._is_owed_a_close = False  # it was started, and nobody has closed it since
@@ -83,23 +83,26 @@ class Lifecycle:
         return self._is_owed_a_close or (self._engine is None and self._intake.ledger.held_events > 0)
 
     async def start(self) -> None:
-        """Begin a run in the running event loop; go on with the one whose loop is gone.
+        """Begin a run in the running event loop; go on with the one whose loop has ended.
 
         Raises:
             BatcherError: It runs in another event loop.
         """
-        worker = self._running_worker()
-        if worker is not None:
-            if worker.loop is asyncio.get_running_loop():
+        while (worker := self._running_worker()) is not None:
+            if worker.loop is not asyncio.get_running_loop():
+                raise BatcherError("this batcher runs in another event loop: close it there first")
+            if self._engine is not None and self._engine.phase is Phase.OPEN:
                 return
-            raise BatcherError("this batcher runs in another event loop: close it there first")
+            assert worker.task is not None
+            await asyncio.wait((worker.task,))  # it is being closed
         engine = self._engine
         if engine is None or engine.phase is Phase.CLOSED:
             if engine is not None:
                 self._intake.reopen()
             engine = self._engine = self._new_engine()
         else:
-            engine.lose_replies("its event loop was closed", self._seams.clock())
+            self._retire_worker()
+            engine.lose_replies("its event loop has ended", self._seams.clock())
         self._is_owed_a_close = True
         new_id.renew()  # a server that forks in C, unseen by Python, starts its batcher in each child
         self._worker = Worker(
@@ -120,10 +123,11 @@ class Lifecycle:
         barrier = self._intake.raise_barrier()
         try:
             async with asyncio.timeout(timeout):
-                while barrier.held and not self._is_stalled():
+                while True:
                     waiter = self._progress.register()
-                    if barrier.held and not self._is_stalled():
-                        await waiter
+                    if not barrier.held or self._is_stalled():
+                        break
+                    await waiter
         except TimeoutError:
             pass
         finally:
@@ -142,21 +146,17 @@ class Lifecycle:
         Raises:
             TimeoutError: There was no room in time.
         """
-        comes_again = False
-        async with asyncio.timeout(timeout):
-            while True:
-                waiter = self._room.register(first=comes_again)
-                admission = admit()  # once more: room may have come before the waiter stood in line
-                if admission is not Admission.QUEUE_FULL:
-                    self._room.leave(waiter)
-                    self._room.release_one()  # there may be room for one more
-                    return admission
-                try:
+        place = self._room.join()
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    waiter = place.renew()
+                    admission = admit()  # after renewing: room that comes from now on is noticed
+                    if admission is not Admission.QUEUE_FULL:
+                        return admission
                     await waiter
-                except asyncio.CancelledError:
-                    self._room.leave(waiter)
-                    raise
-                comes_again = True
+        finally:
+            self._room.leave(place)
 
     async def aclose(self, timeout: float | None) -> None:
         """See `Batcher.aclose`."""
@@ -166,16 +166,15 @@ class Lifecycle:
         if worker is None:
             self._abandon()
             return
-        if worker.loop is not asyncio.get_running_loop():
-            closing = asyncio.run_coroutine_threadsafe(self.aclose(timeout), worker.loop)
-            await asyncio.wrap_future(closing)
-            return
-        assert worker.task is not None
-        worker.drain(timeout)
         # Shielded from the scopes of anyio, which would cancel again and again, and patient with the
         # tasks of asyncio, which cancel once. The end is bounded all the same.
         with anyio.CancelScope(shield=True):
-            was_cancelled = await undisturbed(worker.task)
+            if worker.loop is asyncio.get_running_loop():
+                worker.drain(timeout)
+                was_cancelled = await worker.ended()
+            else:
+                closing = asyncio.run_coroutine_threadsafe(self.aclose(timeout), worker.loop)
+                was_cancelled = await undisturbed(asyncio.wrap_future(closing))
         if was_cancelled:
             raise asyncio.CancelledError
 
@@ -194,10 +193,15 @@ class Lifecycle:
         )
 
     def _running_worker(self) -> Worker | None:
+        """Return the worker if there is one and its loop turns."""
         worker = self._worker
-        if worker is None or worker.task is None or worker.task.done() or worker.loop.is_closed():
+        if worker is None or worker.task is None or worker.task.done() or not worker.loop.is_running():
             return None
         return worker
+
+    def _retire_worker(self) -> None:
+        if self._worker is not None:
+            self._worker.retire()
 
     def _is_stalled(self) -> bool:
         worker = self._running_worker()
@@ -210,6 +214,8 @@ class Lifecycle:
         if self._engine.phase is Phase.CLOSED:
             return
         before = self._intake.statistics()
+        self._retire_worker()
         self._engine.abandon()
+        self._progress.release_all()
         self._room.release_all()
-        self._reporter.closed(before, self._intake.statistics(), self._intake.ledger, self._seams.clock())
+        self._reporter.closed(before, self._intake.ledger, self._seams.clock())

@@ -49,9 +49,11 @@ class Reporter:
         self._has_warned = False
         self._has_erred = False
 
-    def observe(self, ledger: Ledger, now: float) -> None:
-        """Log what is new and due."""
+    def observe(self, ledger: Ledger, now: float, *, is_closing: bool) -> None:
+        """Log what is new and due; what is lost while closing is left to `closed`."""
         self._observe_endpoint(ledger, now)
+        if is_closing:
+            return
         losses = _losses(ledger)
         if losses != self._told and now >= self._told_at + _QUIET:
             self._tell_losses(losses, now)
@@ -71,28 +73,26 @@ class Reporter:
             "the batcher's worker failed and is closed; this is a bug of honeyhive_batcher", exc_info=error
         )
 
-    def closed(self, before: Statistics, after: Statistics, ledger: Ledger, now: float) -> None:
-        """Log how closing went: one line, a warning if anything was lost meanwhile."""
-        lost = sum(after.dropped.values()) - sum(before.dropped.values())
-        unconfirmed = after.unconfirmed - before.unconfirmed
-        delivered = after.delivered - before.delivered
+    def closed(self, before: Statistics, ledger: Ledger, now: float) -> None:
+        """Log how closing went since `before`: one line, a warning if anything was lost meanwhile."""
+        earlier = _named(before.dropped, before.refused, before.unconfirmed)
+        if earlier != self._told:
+            self._tell_losses(earlier, now)
+        lost = ledger.dropped.total() - sum(before.dropped.values())
+        unconfirmed = ledger.unconfirmed - before.unconfirmed
         if lost or unconfirmed:
-            why = f"; last error: {after.last_error}" if after.last_error else ""
             logger.warning(
-                "closed: %d of the %d events still held were delivered, %d dropped, %d unconfirmed "
+                "closed: of the %d events still held %d were delivered, %d dropped, %d unconfirmed "
                 "(sent, but no answer came)%s",
-                delivered,
                 before.held,
+                ledger.delivered - before.delivered,
                 lost,
                 unconfirmed,
-                why,
+                f"; the last error was: {ledger.last_error}" if ledger.last_error else "",
             )
-            self._told = _losses(ledger)
         else:
-            logger.debug("closed: nothing was left")
-        losses = _losses(ledger)
-        if losses != self._told:
-            self._tell_losses(losses, now)
+            logger.debug("closed: nothing was lost")
+        self._told = _losses(ledger)
 
     def _tell_losses(self, losses: dict[str, int], now: float) -> None:
         news = {reason: count - self._told.get(reason, 0) for reason, count in losses.items()}
@@ -106,6 +106,7 @@ class Reporter:
         self._endpoint = endpoint
         cause = ledger.last_error or "no reason given"
         if endpoint is Endpoint.HELD:
+            self._troubled_at = None
             if was is not Endpoint.HELD:
                 self._has_warned = True
                 logger.error(
@@ -140,8 +141,11 @@ class Reporter:
 
 
 def _losses(ledger: Ledger) -> dict[str, int]:
-    losses = {reason.value: count for reason, count in dict(ledger.dropped).items()}
-    losses |= {f"refused ({admission.value})": count for admission, count in dict(ledger.refused).items()}
-    if ledger.unconfirmed:
-        losses["unconfirmed"] = ledger.unconfirmed
-    return losses
+    dropped = {reason.value: count for reason, count in dict(ledger.dropped).items()}
+    refused = {admission.value: count for admission, count in dict(ledger.refused).items()}
+    return _named(dropped, refused, ledger.unconfirmed)
+
+
+def _named(dropped: dict[str, int], refused: dict[str, int], unconfirmed: int) -> dict[str, int]:
+    losses = dropped | {f"refused ({reason})": count for reason, count in refused.items()}
+    return losses | {"unconfirmed": unconfirmed} if unconfirmed else losses

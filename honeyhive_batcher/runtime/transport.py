@@ -4,9 +4,13 @@ aiohttp is imported when a run opens its transport, not before: the import takes
 others together.
 """
 
+import io
+import os
 import ssl
 import time
+from base64 import b64encode
 from typing import TYPE_CHECKING, Protocol, final
+from urllib.parse import unquote, urlsplit
 
 from honeyhive_batcher.config import EndpointSettings, Secret
 from honeyhive_batcher.core import wire
@@ -19,6 +23,8 @@ if TYPE_CHECKING:
 _CONNECT_TIMEOUT = 10.0
 """Seconds for name, connection and TLS. Below the request's own time-out, so that running out of it
 tells that nothing was sent."""
+_LARGE = 1024 * 1024
+"""Bytes from which aiohttp warns about a body that is written in one go; it writes a file in pieces."""
 _KEEPALIVE = 4.0
 """Seconds that an idle connection is kept: less than the five after which Node, which serves HoneyHive,
 and uvicorn close theirs, so that a request rarely meets a connection that is being closed."""
@@ -48,6 +54,9 @@ class AiohttpTransport:
     def __init__(self, settings: EndpointSettings) -> None:
         self._settings = settings
         self._session: aiohttp.ClientSession | None = None
+        self._headers: dict[str, str] = {}
+        self._proxy: str | None = None
+        self._proxy_headers: dict[str, str] | None = None
 
     async def open(self) -> None:
         """Make the session, in the running event loop."""
@@ -56,6 +65,22 @@ class AiohttpTransport:
         settings = self._settings
         assert isinstance(settings.api_key, Secret)
         timeout = settings.request_timeout
+        connect_timeout = min(_CONNECT_TIMEOUT, timeout / 2)
+        # Given with every request, not with the session: those of the session go to a proxy as well, the
+        # key in clear.
+        self._headers = {
+            "Authorization": f"Bearer {settings.api_key.reveal()}",
+            "Content-Type": "application/json",
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",  # nothing to unpack, so no bomb either
+            "User-Agent": f"honeyhive-batcher/{__version__}",
+        }
+        self._proxy, login = _environment_proxy(settings.base_url)
+        if login is not None:
+            # A proxy for https gets it with CONNECT, one for http with the request itself.
+            is_tunnel = settings.base_url.startswith("https:")
+            self._proxy_headers = {"Proxy-Authorization": login} if is_tunnel else None
+            self._headers |= {} if is_tunnel else {"Proxy-Authorization": login}
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=settings.max_in_flight,
@@ -63,16 +88,11 @@ class AiohttpTransport:
                 ssl=settings.verify_tls,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=min(_CONNECT_TIMEOUT, timeout / 2)),
-            headers={
-                "Authorization": f"Bearer {settings.api_key.reveal()}",
-                "Content-Type": "application/json",
-                "Accept": "application/json",
-                "Accept-Encoding": "identity",  # nothing to unpack, so no bomb either
-                "User-Agent": f"honeyhive-batcher/{__version__}",
-            },
+            # `connect` bounds all of it, the name and a proxy's part included, which `sock_connect` does not.
+            timeout=aiohttp.ClientTimeout(total=timeout, connect=connect_timeout),
             auto_decompress=False,
-            trust_env=True,
+            # Not `trust_env`: it reads ~/.netrc for every request, in a thread, and raises for every one
+            # if the host has an entry there.
         )
 
     async def send(self, request: Request) -> Reply:
@@ -81,17 +101,24 @@ class AiohttpTransport:
 
         assert self._session is not None
         url = self._settings.base_url + request.path
+        body = request.body if len(request.body) <= _LARGE else io.BytesIO(request.body)
         try:
             async with self._session.request(
-                request.method, url, data=request.body, allow_redirects=False
+                request.method,
+                url,
+                data=body,
+                headers=self._headers,
+                allow_redirects=False,
+                proxy=self._proxy,
+                proxy_headers=self._proxy_headers,
             ) as answer:
                 try:
-                    body = await _read(answer.content, request.max_reply_bytes)
+                    answer_body = await _read(answer.content, request.max_reply_bytes)
                 except (aiohttp.ClientError, TimeoutError, OSError):
-                    body = b""  # the status stands; what the body would have said is unknown
+                    answer_body = b""  # the status stands; what the body would have said is unknown
                 return Response(
                     status=answer.status,
-                    body=body,
+                    body=answer_body,
                     retry_after=wire.retry_after(answer.headers.get("Retry-After"), wall=time.time()),
                 )
         # Only a connection that never stood is surely unsent: after that, aiohttp reports "sent" the
@@ -104,9 +131,13 @@ class AiohttpTransport:
         except aiohttp.ClientConnectorSSLError:
             return Failure(cause="TLS failed", unsent=True)
         except aiohttp.ClientConnectorError as error:
-            return Failure(
-                cause=f"cannot connect ({error.os_error.strerror or 'no reason given'})", unsent=True
-            )
+            code = error.os_error.errno
+            reason = os.strerror(code) if code else "at several addresses"
+            return Failure(cause=f"cannot connect ({reason})", unsent=True)
+        except aiohttp.ClientHttpProxyError as error:  # the proxy has not let us through to the server
+            if error.status == 407:
+                return Response(status=407)
+            return Failure(cause=f"the proxy answered HTTP {error.status}", unsent=True)
         except aiohttp.ConnectionTimeoutError:
             return Failure(cause="connecting timed out", unsent=True)
         except TimeoutError:
@@ -121,6 +152,22 @@ class AiohttpTransport:
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+
+
+def _environment_proxy(url: str) -> tuple[str | None, str | None]:
+    """Return the proxy that HTTP_PROXY, HTTPS_PROXY and NO_PROXY name for `url`, and the header that
+    logs in to it.
+    """
+    from urllib.request import getproxies, proxy_bypass  # noqa: PLC0415 - slow to import, like aiohttp
+
+    target = urlsplit(url)
+    found = getproxies().get(target.scheme)
+    if not found or proxy_bypass(target.hostname or ""):
+        return None, None
+    proxy = urlsplit(found if "://" in found else f"http://{found}")
+    login, at, address = proxy.netloc.rpartition("@")
+    basic = f"Basic {b64encode(unquote(login).encode()).decode()}" if at else None
+    return f"{proxy.scheme}://{address}", basic
 
 
 async def _read(content: "aiohttp.StreamReader", max_bytes: int) -> bytes:

@@ -1,81 +1,111 @@
-"""Callers that wait for the worker, in any event loop: for progress (`flush`) and for room (`put`)."""
+"""Callers that wait for the worker, in any event loop: for progress (`flush`), room (`put`), its end."""
 
 import asyncio
+import contextlib
 from collections import deque
 from typing import final
 
 
-def _release(waiter: asyncio.Future[None]) -> bool:
-    """Let the waiter go on, in its own loop; return whether it was still waiting."""
+def _release(waiter: asyncio.Future[None]) -> None:
+    """Let the waiter go on, in its own loop. Called in whichever loop runs the worker or closes it."""
     if waiter.done():
-        return False
+        return
 
     def set_result() -> None:
         if not waiter.done():
             waiter.set_result(None)
 
     loop = waiter.get_loop()
-    try:
-        if loop is _running_loop():
+    with contextlib.suppress(RuntimeError):  # its loop is closed: nobody waits there any more
+        if loop is asyncio.get_running_loop():
             set_result()
         else:
             loop.call_soon_threadsafe(set_result)
-    except RuntimeError:  # its loop is closed: nobody waits there any more
-        return False
-    return True
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
 
 
 @final
 class Waiters:
-    """A line of waiting callers. Appending to and taking from a deque is atomic, so no lock is needed.
+    """Callers that all go on together. Appending to and taking from a deque is atomic, so no lock is
+    needed.
 
     Who waits registers first and looks at its condition again afterwards: then no wake-up is lost.
     """
 
     def __init__(self) -> None:
-        self._line: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[asyncio.Future[None]] = deque()
 
-    def register(self, *, first: bool = False) -> asyncio.Future[None]:
-        """Return a future that the next release sets; `first` goes to the head of the line."""
+    def register(self) -> asyncio.Future[None]:
+        """Return a future that the next release sets."""
         waiter = asyncio.get_running_loop().create_future()
-        if first:
-            self._line.appendleft(waiter)
-        else:
-            self._line.append(waiter)
+        self._waiting.append(waiter)
         return waiter
-
-    def leave(self, waiter: asyncio.Future[None]) -> None:
-        """Take a waiter out of the line; what it was released for goes to the next one."""
-        if waiter.done() and not waiter.cancelled():
-            self.release_one()
-            return
-        try:
-            self._line.remove(waiter)
-        except ValueError:
-            pass
-        waiter.cancel()
-
-    def release_one(self) -> None:
-        """Let the first in line go on."""
-        while self._line:
-            try:
-                waiter = self._line.popleft()
-            except IndexError:  # another thread took the last one
-                return
-            if _release(waiter):
-                return
 
     def release_all(self) -> None:
         """Let everybody go on who waits now."""
-        for _ in range(len(self._line)):
-            try:
-                _release(self._line.popleft())
-            except IndexError:
-                return
+        with contextlib.suppress(IndexError):  # another thread took the last one
+            for _ in range(len(self._waiting)):
+                _release(self._waiting.popleft())
+
+
+@final
+class Place:
+    """One caller's place in a line. It is kept, however often the caller is released in vain."""
+
+    def __init__(self) -> None:
+        self.waiter = asyncio.get_running_loop().create_future()
+
+    def renew(self) -> asyncio.Future[None]:
+        """Return a future that the next release sets."""
+        self.waiter = asyncio.get_running_loop().create_future()
+        return self.waiter
+
+
+@final
+class Line:
+    """Callers that go on one after another, first come, first served.
+
+    Invariant: when something has happened that the first might wait for, it has been released and has
+    not looked yet; who leaves releases the next. So a caller that is cancelled takes no release with it.
+    """
+
+    def __init__(self) -> None:
+        self._places: deque[Place] = deque()
+
+    def join(self) -> Place:
+        """Return the place behind all others; `leave` has to follow."""
+        place = Place()
+        self._places.append(place)
+        return place
+
+    def leave(self, place: Place) -> None:
+        """Give a place up, and let the next one look: there may be more of what this one got."""
+        self._places.remove(place)
+        place.waiter.cancel()
+        self.release_one()
+
+    def release_one(self) -> None:
+        """Let the first in line go on."""
+        at = 0
+        with contextlib.suppress(IndexError):  # the line is empty, or another thread took the last place
+            while True:
+                waiter = self._places[at].waiter
+                _release(waiter)
+                if waiter.get_loop().is_running():
+                    return
+                at += 1  # one whose loop stands still holds nobody up
+
+    def release_all(self) -> None:
+        """Let everybody go on who waits now, to find that it is in vain."""
+        for place in list(self._places):
+            _release(place.waiter)
+
+
+async def undisturbed(task: asyncio.Future[None]) -> bool:
+    """Wait for the end of `task` whoever cancels the caller meanwhile; return whether somebody did."""
+    was_cancelled = False
+    while not task.done():
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError:
+            was_cancelled = True
+    return was_cancelled

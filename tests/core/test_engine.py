@@ -1,0 +1,1123 @@
+"""What the engine does with every kind of reply: exact instants, exact bodies, exact fates."""
+
+import itertools
+from collections.abc import Iterable
+
+import pytest
+
+from honeyhive_batcher.core import wire
+from honeyhive_batcher.core.engine import Phase
+from honeyhive_batcher.core.model import Admission, DropReason, Endpoint, Reply, Response
+from honeyhive_batcher.errors import InternalError
+from tests.core.rig import LOST, UNSENT, Rig, Sent, Server, answer, body_of, event, named, session
+
+# With a jitter of 0.5 the back-offs of a batch are 0.25, 0.5, 1, 2, 4 seconds.
+
+
+def in_flight(rig: Rig, *names: str) -> Sent:
+    """Push, flush and begin the one request that carries these."""
+    rig.push(*names)
+    rig.flush()
+    rig.poll_one()
+    assert rig.sent[-1].ids == names
+    return rig.sent[-1]
+
+
+def refusing(poison: Iterable[str], status: int = 400) -> Server:
+    """A server that answers with an opaque refusal as long as one of these is in the body."""
+    bad = set(poison)
+    return lambda sent: answer(status) if bad.intersection(sent.ids) else sent.all_named
+
+
+def healthy(sent: Sent) -> Response:
+    return sent.all_named
+
+
+def failing(reply: Reply, *, until: float, rig: Rig) -> Server:
+    """A server that answers with `reply` until that instant, and is healthy from then on."""
+    return lambda sent: reply if rig.now < until else sent.all_named
+
+
+# Ripe, cut, delivered.
+
+
+def test_a_lone_event_leaves_after_the_flush_interval_and_a_full_batch_at_once() -> None:
+    rig = Rig(max_batch_events=3, flush_interval=1.0)
+    rig.push("a")
+    assert rig.poll() == []
+    assert rig.engine.wake_at() == 1.0
+    rig.now = 0.4
+    rig.push("b", "c")
+    rig.poll_one()
+    assert rig.sent[0].ids == ("a", "b", "c")
+    assert rig.sent[0].body == body_of(event("a"), event("b"), event("c"))
+    assert (rig.sent[0].method, rig.sent[0].path) == ("POST", "/events/model/batch")
+    rig.push("d")
+    assert rig.engine.wake_at() == 1.4
+    rig.send_at(1.4)
+    assert rig.sent[1].ids == ("d",)
+
+
+def test_with_nothing_held_only_a_push_makes_work() -> None:
+    rig = Rig()
+    assert rig.engine.wake_at() is None
+    sent = in_flight(rig, "a")
+    assert rig.engine.wake_at() is None
+    rig.reply(sent.attempt, sent.all_named)
+    assert rig.engine.wake_at() is None
+    assert rig.poll() == []
+    rig.assert_settled()
+
+
+def test_a_second_reply_to_an_attempt_is_an_internal_error_and_changes_nothing() -> None:
+    rig = Rig()
+    sent = in_flight(rig, "a")
+    rig.reply(sent.attempt, sent.all_named)
+    before = rig.statistics
+    with pytest.raises(InternalError, match="not in flight"):
+        rig.engine.complete(sent.attempt, LOST, rig.now)
+    assert rig.statistics == before
+
+
+# Partial success.
+
+
+def test_what_a_partial_500_does_not_name_is_sent_again_alone_with_the_same_bytes() -> None:
+    rig = Rig()
+    sent = in_flight(rig, "a", "b", "c", "d")
+    rig.reply(sent.attempt, named("c", "a", status=500, errors=2), at=0.1)
+    assert rig.with_fate("delivered") == {"a", "c"}
+    rig.send_at(0.35)
+    assert rig.sent[1].body == body_of(event("b"), event("d"))
+    rig.reply(rig.sent[1].attempt, named("b", "d"), at=0.5)
+    assert rig.with_fate("delivered") == {"a", "b", "c", "d"}
+    assert rig.statistics.retries == 1
+    rig.assert_settled()
+
+
+def test_what_is_left_out_and_accounted_for_twice_is_dropped_as_rejected() -> None:
+    rig = Rig()
+    sent = in_flight(rig, "a", "b", "c")
+    rig.reply(sent.attempt, named("b", status=500, errors=2))
+    again = rig.send_at(0.25)
+    rig.reply(again, named(status=500, errors=2))
+    assert rig.with_fate("rejected") == {"a", "c"}
+    assert len(rig.sent) == 2
+    assert rig.statistics.last_error == "HTTP 500"
+    rig.assert_settled()
+
+
+def test_a_partial_500_that_makes_progress_is_no_reason_to_drop_the_rest() -> None:
+    rig = Rig(max_retries=5)
+    sent = in_flight(rig, "a", "b", "c")
+    rig.reply(sent.attempt, named("b", status=500, errors=2))
+    rig.reply(rig.send_at(0.25), named("a", status=500, errors=1))
+    again = rig.send_at(0.75)
+    assert rig.sent[-1].ids == ("c",)
+    rig.reply(again, named("c"))
+    assert rig.with_fate("delivered") == {"a", "b", "c"}
+
+
+def test_a_rest_that_is_never_accounted_for_is_given_up_as_retries_exhausted() -> None:
+    rig = Rig(max_retries=2)
+    sent = in_flight(rig, "a", "b", "c", "d")
+    rig.reply(sent.attempt, named("d", status=500))
+    rig.reply(rig.send_at(0.25), named("c", status=500))
+    rig.reply(rig.send_at(0.75), named("b", status=500))
+    assert rig.with_fate("delivered") == {"b", "c", "d"}
+    assert rig.fate("a") == "retries_exhausted"
+    rig.assert_settled()
+
+
+def test_a_200_with_fewer_ids_is_a_partial_success() -> None:
+    rig = Rig()
+    sent = in_flight(rig, "a", "b")
+    rig.reply(sent.attempt, named("a"))
+    rig.send_at(0.25)
+    assert rig.sent[-1].ids == ("b",)
+
+
+def test_a_200_with_fewer_and_foreign_ids_leaves_all_unconfirmed() -> None:
+    """Some were created, nobody knows which: a retry would create some of them twice."""
+    rig = Rig()
+    sent = in_flight(rig, "a", "b")
+    rig.reply(sent.attempt, named("foreign"))
+    assert rig.with_fate("unconfirmed") == {"a", "b"}
+    assert rig.statistics.last_error == "HTTP 200 for 1 of 2 events, without their ids"
+    rig.assert_settled()
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Response(status=200),
+        Response(status=200, body=b"<html>thanks</html>"),
+        Response(status=204, body=b'{"event_ids": null}'),
+        Response(status=200, body=b'{"success": true, "event_ids": "a"}'),
+        named("1", "2"),
+        named("B", "A"),
+        named("a", "b", "c"),
+        named("a", "b", status=500, errors=2),
+    ],
+    ids=repr,
+)
+def test_an_answer_that_leaves_nothing_out_delivers_all(reply: Response) -> None:
+    rig = Rig()
+    sent = in_flight(rig, "a", "b")
+    rig.reply(sent.attempt, reply)
+    assert rig.with_fate("delivered") == {"a", "b"}
+    rig.assert_settled()
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        answer(500),
+        answer(502),
+        answer(504),
+        answer(599),
+        LOST,
+        Response(status=500, body=b'{"event_ids": 3, "errors": {"a": 1}}'),
+        Response(status=500, body=b'{"event_ids": [null, 7], "errors": ["x"]}'),
+        Response(status=500, body=b"[" * 100_000),
+        Response(status=500, body=b'["a", "b"]'),
+        Response(status=500, body=b'\xff{"event_ids": ["a"]}'),
+        Response(status=200, body=b'{"success": false}'),
+        named(),
+        named("foreign", status=500, errors=2),
+    ],
+    ids=lambda reply: repr(reply)[:60],
+)
+def test_a_reply_that_tells_nothing_is_ambiguous(reply: Reply) -> None:
+    again, once = Rig(on_ambiguous="retry"), Rig(on_ambiguous="drop")
+    for rig in (again, once):
+        rig.reply(in_flight(rig, "a", "b").attempt, reply)
+    assert once.with_fate("unconfirmed") == {"a", "b"}
+    once.assert_settled()
+    again.send_at(0.25)
+    assert again.sent[1].body == again.sent[0].body
+    again.abandon()
+    assert again.with_fate("unconfirmed") == {"a", "b"}
+
+
+TEN = tuple("abcdefghij")
+SUBSETS = [tuple(name for bit, name in enumerate(TEN) if mask >> bit & 1) for mask in range(1 << len(TEN))]
+
+
+@pytest.mark.parametrize("is_accounted", [True, False], ids=["accounted", "unaccounted"])
+def test_no_subset_of_a_batch_that_was_named_is_ever_sent_again(is_accounted: bool) -> None:
+    """All 1,024 subsets of ten events: the named are sent once, the others twice, all are delivered."""
+    for subset in SUBSETS:
+        rig = Rig()
+        sent = in_flight(rig, *TEN)
+        errors = len(TEN) - len(subset) if is_accounted else 0
+        rig.reply(sent.attempt, named(*subset, status=500, errors=errors))
+        rig.serve(healthy)
+        assert [each.ids for each in rig.sent[1:]] == (
+            [tuple(name for name in TEN if name not in subset)] if len(subset) < len(TEN) else []
+        )
+        assert rig.with_fate("delivered") == set(TEN)
+        rig.assert_settled()
+
+
+def test_whatever_subset_the_server_rejects_costs_two_requests_and_one_fate_each() -> None:
+    for rejected in SUBSETS:
+        rig = Rig()
+        in_flight(rig, *TEN)
+
+        def partly(sent: Sent, bad: tuple[str, ...] = rejected) -> Response:
+            good = [name for name in sent.ids if name not in bad]
+            return named(*good, status=500, errors=len(sent.ids) - len(good))
+
+        rig.reply(rig.sent[0].attempt, partly(rig.sent[0]))
+        rig.serve(partly)
+        assert len(rig.sent) == (2 if rejected else 1)
+        assert rig.with_fate("rejected") == set(rejected)
+        assert rig.with_fate("delivered") == set(TEN) - set(rejected)
+        rig.assert_settled()
+
+
+def test_of_two_events_with_one_id_only_as_many_are_delivered_as_were_named() -> None:
+    rig = Rig()
+    sent = in_flight(rig, "twin", "other", "twin")
+    rig.reply(sent.attempt, named("twin", "other", status=500, errors=1))
+    rig.send_at(0.25)
+    assert rig.sent[-1].ids == ("twin",)
+    rig.reply(rig.sent[-1].attempt, named("twin"))
+    assert rig.fates["twin"] == ["delivered", "delivered"]
+    rig.assert_settled()
+
+
+# Poison.
+
+
+@pytest.mark.parametrize("index", [0, 1, 2, 499, 500, 501, 624, 731, 875, 998, 999])
+def test_one_poison_among_a_thousand_costs_one_event_and_at_most_21_requests(index: int) -> None:
+    rig = Rig(max_batch_events=1000)
+    names = rig.push_many(1000)
+    rig.serve(refusing([names[index]]))
+    assert len(rig.sent) <= 21
+    assert rig.with_fate("rejected") == {names[index]}
+    assert len(rig.with_fate("delivered")) == 999
+    rig.assert_settled()
+
+
+@pytest.mark.parametrize(("one", "other"), [(0, 999), (499, 500), (250, 750), (3, 4), (0, 1), (998, 999)])
+def test_two_poisons_cost_two_events(one: int, other: int) -> None:
+    rig = Rig(max_batch_events=1000)
+    names = rig.push_many(1000)
+    rig.serve(refusing([names[one], names[other]], status=422))
+    assert len(rig.sent) <= 41
+    assert rig.with_fate("rejected") == {names[one], names[other]}
+    assert len(rig.with_fate("delivered")) == 998
+    rig.assert_settled()
+
+
+@pytest.mark.parametrize("poisons", [1, 7, 20, 50])
+def test_a_run_of_poison_at_the_head_of_a_batch_costs_no_good_event(poisons: int) -> None:
+    """Before a batch is given up, its largest untried piece is tried."""
+    rig = Rig()
+    names = rig.push_many(100)
+    rig.serve(refusing(names[:poisons]))
+    assert rig.with_fate("rejected") == set(names[:poisons])
+    assert rig.with_fate("delivered") == set(names[poisons:])
+
+
+def test_the_pieces_of_a_refused_batch_go_one_after_another_at_once() -> None:
+    rig = Rig()
+    in_flight(rig, "a", "b", "c", "d", "e")
+    for refused, following in [(True, "abc"), (True, "ab"), (False, "c"), (True, "de"), (True, "d")]:
+        sent = rig.sent[-1]
+        rig.reply(sent.attempt, answer(400) if refused else sent.all_named)
+        rig.poll_one()
+        assert "".join(rig.sent[-1].ids) == following
+        assert rig.engine.wake_at() is None
+    assert rig.now == 0.0
+    assert rig.with_fate("delivered") == {"a", "b"}
+    assert rig.with_fate("rejected") == {"c"}
+
+
+def test_a_server_that_refuses_everything_is_noticed_after_few_requests() -> None:
+    rig = Rig(max_batch_events=100, max_in_flight=1)
+    names = rig.push_many(100, "first")
+    rig.serve(refusing(names))
+    assert len(rig.sent) <= 15
+    assert rig.with_fate("rejected") == set(names)
+    assert rig.statistics.last_error == "HTTP 400 for every event, so not for one of them"
+    rig.assert_settled()
+    for batch in range(5):
+        before = len(rig.sent)
+        names = rig.push_many(100, f"next{batch}-")
+        rig.serve(refusing(names))
+        assert len(rig.sent) - before <= 3
+        assert rig.with_fate("rejected") >= set(names)
+    names = rig.push_many(100, "healed")
+    rig.serve(healthy)
+    assert rig.with_fate("delivered") == set(names)
+    names = rig.push_many(100, "later")
+    rig.serve(refusing([names[0]]))
+    assert rig.with_fate("delivered") >= set(names[1:])
+    rig.assert_settled()
+
+
+def test_a_piece_that_fails_otherwise_keeps_its_place_in_the_search() -> None:
+    rig = Rig(max_retries=1, on_ambiguous="retry")
+    rig.reply(in_flight(rig, "a", "b", "c", "d").attempt, answer(400))
+    rig.reply(rig.poll_one(), answer(503))
+    assert rig.poll() == []
+    again = rig.send_at(0.25)
+    assert rig.sent[-1].ids == ("a", "b")
+    rig.reply(again, answer(503))
+    assert rig.with_fate("retries_exhausted") == {"a", "b"}
+    rig.serve(healthy)
+    assert rig.sent[-1].ids == ("c", "d")
+    assert rig.with_fate("delivered") == {"c", "d"}
+    rig.assert_settled()
+
+
+def test_what_a_piece_of_a_search_leaves_out_is_tried_again_within_it() -> None:
+    rig = Rig()
+    rig.reply(in_flight(rig, "a", "b", "c", "d").attempt, answer(400))
+    rig.reply(rig.poll_one(), named("a", status=500))
+    rig.serve(refusing(["c"]))
+    assert [each.ids for each in rig.sent[1:]] == [("a", "b"), ("b",), ("c", "d"), ("c",), ("d",)]
+    assert rig.with_fate("rejected") == {"c"}
+    rig.assert_settled()
+
+
+def test_a_number_that_is_not_json_is_mended_after_a_refusal() -> None:
+    """A `Decimal("NaN")` passes the encoder as it is."""
+    rig = Rig()
+    rig.push_bytes("a", b'{"event_id":"a","cost":NaN,"note":"NaN -Infinity","rates":[-Infinity,1]}')
+    rig.push("b")
+    rig.flush()
+    rig.reply(rig.poll_one(), answer(400))
+    mended = rig.poll_one()
+    assert rig.sent[-1].body == body_of(
+        b'{"event_id":"a","cost":null,"note":"NaN -Infinity","rates":[null,1]}', event("b")
+    )
+    rig.reply(mended, named("a", "b"))
+    assert rig.with_fate("delivered") == {"a", "b"}
+    rig.assert_settled()
+
+
+def test_what_cannot_be_mended_is_searched_for_like_any_poison() -> None:
+    """Raw bytes of the application's own may be anything; the search has to end."""
+    rig = Rig()
+    rig.push("a", "b")
+    rig.push_bytes("junk", b'{"event_id":"junk","x":no json, NaN}')
+    rig.flush()
+    bodies: list[bytes] = []
+    for _ in range(20):
+        for attempt in rig.engine.poll(rig.now):
+            body = wire.build_request(attempt.batch).body
+            bodies.append(body)
+            rig.reply(attempt, answer(400 if b"no json" in body else 200))
+    assert len(bodies) == 4
+    assert rig.with_fate("rejected") == {"junk"}
+    assert rig.with_fate("delivered") == {"a", "b"}
+
+
+# Too large.
+
+
+def test_413_halves_the_batch_and_the_size_is_remembered() -> None:
+    rig = Rig(max_batch_events=8)
+    names = [f"event-{index}" for index in range(8)]
+    rig.push(*names, padding=100)
+    rig.flush()
+    rig.reply(rig.poll_one(), answer(413), at=0.1)
+    refused = len(rig.sent[0].body)
+    halves = rig.poll()
+    assert [sent.ids for sent in rig.sent[1:]] == [tuple(names[:4]), tuple(names[4:])]
+    for attempt in halves:
+        rig.reply(attempt, answer(200))
+    assert rig.with_fate("delivered") == set(names)
+    later = [f"later-{index}" for index in range(8)]
+    rig.push(*later, padding=100)
+    rig.serve(healthy)
+    assert all(len(sent.body) <= refused // 2 for sent in rig.sent[3:])
+    assert rig.with_fate("delivered") == {*names, *later}
+    rig.assert_settled()
+
+
+def test_a_single_event_that_is_too_large_is_dropped_and_the_others_are_delivered() -> None:
+    rig = Rig()
+    rig.push("a", "b")
+    rig.push("huge", padding=5000)
+    rig.push("c", "d")
+    rig.serve(lambda sent: answer(413) if len(sent.body) > 1000 else sent.all_named)
+    assert rig.fate("huge") == "too_large"
+    assert rig.with_fate("delivered") == {"a", "b", "c", "d"}
+    rig.assert_settled()
+
+
+def test_413_within_a_search_goes_on_with_the_search() -> None:
+    rig = Rig()
+    rig.reply(in_flight(rig, *TEN).attempt, answer(400))
+    rig.reply(rig.poll_one(), answer(413))
+    rig.serve(refusing(["b"]))
+    assert rig.with_fate("rejected") == {"b"}
+    assert rig.with_fate("delivered") == set(TEN) - {"b"}
+    assert rig.sent[-1].ids == tuple("fghij")
+    rig.assert_settled()
+
+
+# A session's closing.
+
+END = b'{"session_id":"s","outputs":{"answer":1}}'
+
+
+def in_session(rig: Rig, *names: str) -> Sent:
+    """Begin the request with these events of a session and its closing."""
+    key = session("s")
+    rig.push(*names, key=key)
+    rig.close_session(key, END)
+    rig.flush()
+    rig.poll_one()
+    assert rig.sent[-1].ids == names
+    assert rig.sent[-1].properties == {"session_id": "s", "outputs": {"answer": 1}}
+    return rig.sent[-1]
+
+
+def assert_is_update(sent: Sent) -> None:
+    assert (sent.method, sent.path) == ("PUT", "/events")
+    assert sent.body == b'{"event_id":"s","outputs":{}}'
+
+
+def test_a_closing_rides_with_the_last_batch_of_its_session() -> None:
+    rig = Rig()
+    sent = in_session(rig, "a", "b")
+    rig.reply(sent.attempt, sent.all_named)
+    assert rig.with_fate("delivered") == {"a", "b", "end of s"}
+    rig.assert_settled()
+
+
+def test_a_closing_alone_waits_until_the_events_of_its_session_are_settled() -> None:
+    rig = Rig()
+    key = session("s")
+    rig.push("a", key=key)
+    rig.flush()
+    first = rig.poll_one()
+    rig.close_session(key, END)
+    rig.flush()
+    assert rig.poll() == []
+    assert rig.engine.wake_at() is None
+    rig.reply(first, answer(503), at=0.5)
+    again = rig.send_at(0.75)
+    assert rig.poll() == []
+    rig.reply(again, named("a"))
+    rig.poll_one()
+    assert_is_update(rig.sent[-1])
+    rig.reply(rig.sent[-1].attempt, answer(200))
+    rig.assert_settled()
+
+
+def test_a_closing_is_delivered_with_any_event_of_its_batch() -> None:
+    rig = Rig()
+    sent = in_session(rig, "a", "b")
+    rig.reply(sent.attempt, named("b", status=500, errors=1))
+    assert rig.with_fate("delivered") == {"b", "end of s"}
+    rig.send_at(0.25)
+    assert rig.sent[-1].ids == ("a",)
+    assert rig.sent[-1].properties == {"session_id": "s"}
+
+
+def test_a_closing_stays_with_a_batch_of_which_nothing_was_created() -> None:
+    rig = Rig()
+    sent = in_session(rig, "a", "b")
+    rig.reply(sent.attempt, named(status=500, errors=2))
+    rig.send_at(0.25)
+    assert rig.sent[-1].body == sent.body
+
+
+@pytest.mark.parametrize("status", [413, 400])
+def test_a_closing_leaves_a_batch_that_is_split_and_follows_as_an_update(status: int) -> None:
+    rig = Rig()
+    sent = in_session(rig, "a", "b", "c", "d")
+    rig.reply(sent.attempt, answer(status))
+    rig.serve(healthy)
+    assert [each.ids for each in rig.sent[1:]] == [("a", "b"), ("c", "d"), ("s",)]
+    assert all(each.properties == {"session_id": "s"} for each in rig.sent[1:3])
+    assert_is_update(rig.sent[3])
+    assert rig.with_fate("delivered") == {"a", "b", "c", "d", "end of s"}
+    rig.assert_settled()
+
+
+@pytest.mark.parametrize("status", [413, 400])
+def test_a_single_event_is_not_blamed_for_the_closing_that_rides_along(status: int) -> None:
+    """The final properties may be what the server will not have: the event is tried without them."""
+    rig = Rig()
+    sent = in_session(rig, "a")
+    rig.reply(sent.attempt, answer(status))
+    rig.serve(lambda sent: answer(status) if sent.method == "PUT" else sent.all_named)
+    assert [each.ids for each in rig.sent] == [("a",), ("a",), ("s",)]
+    assert rig.fate("a") == "delivered"
+    assert rig.fate("end of s") == ("too_large" if status == 413 else "rejected")
+    rig.assert_settled()
+
+
+@pytest.mark.parametrize("status", [400, 404, 410, 422])
+def test_an_update_of_a_session_that_the_server_does_not_know_is_rejected_alone(status: int) -> None:
+    rig = Rig()
+    key = session("s")
+    rig.close_session(key, END)
+    rig.push("a")
+    rig.serve(lambda sent: answer(status) if sent.method == "PUT" else sent.all_named)
+    assert rig.fate("end of s") == "rejected"
+    assert rig.fate("a") == "delivered"
+    assert rig.statistics.endpoint == Endpoint.HEALTHY
+    rig.assert_settled()
+
+
+def test_an_update_whose_answer_is_lost_is_sent_again() -> None:
+    rig = Rig()
+    rig.close_session(session("s"), END)
+    rig.flush()
+    rig.reply(rig.poll_one(), named("s", status=500))
+    rig.send_at(0.25)
+    assert rig.sent[1].body == rig.sent[0].body
+
+
+# A wrong setting.
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308, 401, 402, 403, 404, 405, 407, 410])
+def test_a_wrong_setting_holds_the_endpoint_at_one_request_a_minute_and_loses_nothing(status: int) -> None:
+    rig = Rig(max_batch_events=10)
+    healed_at = 400.0
+    server = failing(answer(status), until=healed_at, rig=rig)
+    for second in range(500):
+        rig.serve(server, until=float(second))
+        rig.push(*[f"{second}-{index}" for index in range(7)])
+        if second % 3 == 0:
+            rig.flush()
+        if second == 300:
+            assert rig.statistics.endpoint == Endpoint.HELD
+            assert rig.statistics.last_error == f"HTTP {status}"
+            assert rig.engine.is_stalled
+            assert rig.engine.wake_at() is not None
+    rig.serve(server)
+    held = [sent.at for sent in rig.sent if sent.at < healed_at]
+    assert len(held) == 7
+    assert all(later - earlier >= 60.0 for earlier, later in itertools.pairwise(held))
+    recovered_at = next(sent.at for sent in rig.sent if sent.at >= healed_at)
+    assert recovered_at - held[-1] < 61.0
+    assert len(rig.with_fate("delivered")) == 3500
+    rig.assert_settled()
+
+
+def test_requests_that_were_under_way_with_the_one_that_is_held_are_held_too() -> None:
+    rig = Rig(max_batch_events=1)
+    rig.push("a", "b", "c")
+    attempts = rig.poll()
+    for at, attempt in enumerate(attempts):
+        rig.reply(attempt, answer(401), at=float(at))
+    assert rig.send_at(62.0).batch.events[0].event_id == "a"
+    assert rig.engine.wake_at() is None
+    rig.reply(rig.sent[-1].attempt, named("a"), at=63.0)
+    assert len(rig.poll()) == 2
+
+
+def test_a_hold_lasts_as_long_as_the_server_asks() -> None:
+    rig = Rig()
+    rig.reply(in_flight(rig, "a").attempt, answer(403, retry_after=300.0), at=1.0)
+    rig.send_at(301.0)
+
+
+def test_a_hold_costs_a_batch_none_of_its_retries() -> None:
+    rig = Rig(max_retries=1, max_elapsed=10.0)
+    sent = in_flight(rig, "a")
+    for minute in range(30):
+        rig.reply(sent.attempt, answer(401))
+        rig.send_at(60.0 * (minute + 1))
+        sent = rig.sent[-1]
+    rig.reply(sent.attempt, answer(503))
+    rig.reply(rig.send_at(1800.25), named("a"))
+    assert rig.fate("a") == "delivered"
+
+
+def test_a_success_of_a_request_that_was_under_way_ends_a_hold() -> None:
+    rig = Rig(max_batch_events=1)
+    rig.push("a", "b", "c")
+    first, second, _ = rig.poll()
+    rig.reply(first, answer(401), at=1.0)
+    assert not rig.engine.is_stalled
+    rig.reply(second, named("b"), at=2.0)
+    assert rig.statistics.endpoint == Endpoint.HEALTHY
+    rig.push("d")
+    rig.poll_one()
+    assert rig.sent[-1].ids == ("d",)
+
+
+# Retries.
+
+
+def test_back_off_doubles_and_retries_send_the_same_bytes() -> None:
+    rig = Rig(max_retries=5)
+    sent = in_flight(rig, "a", "b")
+    at = 0.0
+    for wait in (0.25, 0.5, 1.0, 2.0, 4.0):
+        rig.reply(rig.sent[-1].attempt, answer(429), at=at)
+        at += wait
+        rig.send_at(at)
+        assert rig.sent[-1].body == sent.body
+    rig.reply(rig.sent[-1].attempt, answer(429))
+    assert rig.with_fate("retries_exhausted") == {"a", "b"}
+    assert rig.statistics.requests == 6
+    assert rig.statistics.retries == 5
+    rig.assert_settled()
+
+
+@pytest.mark.parametrize("max_retries", [0, 1, 2, 7])
+@pytest.mark.parametrize(
+    "reply", [answer(408), answer(425), answer(429), answer(503), answer(500), LOST], ids=repr
+)
+def test_max_retries_counts_answered_attempts_exactly(max_retries: int, reply: Reply) -> None:
+    rig = Rig(max_retries=max_retries, max_elapsed=1e6)
+    in_flight(rig, "a")
+    rig.reply(rig.sent[0].attempt, reply)
+    rig.serve(lambda sent: reply)
+    assert len(rig.sent) == max_retries + 1
+    rig.assert_settled()
+
+
+def test_refused_connections_do_not_count_against_max_retries_but_against_max_elapsed() -> None:
+    rig = Rig(max_retries=1, max_elapsed=120.0)
+    in_flight(rig, "a")
+    rig.reply(rig.sent[0].attempt, UNSENT)
+    rig.serve(lambda sent: UNSENT)
+    assert len(rig.sent) > 7
+    assert rig.fate("a") == "retries_exhausted"
+    assert rig.now <= 120.01
+    assert rig.now > 120.0 - 15.0
+    rig.assert_settled()
+
+
+def test_no_retry_is_planned_beyond_max_elapsed() -> None:
+    for max_elapsed, is_tried in [(0.74, False), (0.75, True)]:
+        rig = Rig(max_elapsed=max_elapsed)
+        in_flight(rig, "a")
+        rig.reply(rig.sent[0].attempt, answer(503), at=0.5)
+        assert (rig.fate("a") is None) is is_tried
+
+
+@pytest.mark.parametrize(
+    ("replies", "fate"),
+    [
+        ([answer(503), UNSENT], "retries_exhausted"),
+        ([LOST, UNSENT], "unconfirmed"),
+        ([answer(502), answer(503)], "unconfirmed"),
+        ([answer(429), answer(500)], "unconfirmed"),
+        ([named(status=500, errors=1), answer(503)], "retries_exhausted"),
+    ],
+)
+def test_what_may_have_arrived_once_ends_as_unconfirmed(replies: list[Reply], fate: str) -> None:
+    rig = Rig(max_retries=1, max_elapsed=0.3)
+    rig.reply(in_flight(rig, "a").attempt, replies[0])
+    rig.reply(rig.send_at(0.25), replies[1])
+    assert rig.fate("a") == fate
+    rig.assert_settled()
+
+
+@pytest.mark.parametrize("status", [400, 409, 413, 422])
+def test_an_event_that_may_have_arrived_is_not_said_to_be_lost_when_it_is_refused(status: int) -> None:
+    """A server may refuse it because it has it."""
+    rig = Rig()
+    rig.reply(in_flight(rig, "a").attempt, LOST)
+    rig.reply(rig.send_at(0.25), answer(status))
+    assert rig.fate("a") == "unconfirmed"
+    assert rig.statistics.last_error == f"HTTP {status}"
+    rig.assert_settled()
+
+
+def test_an_event_that_may_have_arrived_is_not_said_to_be_lost_when_it_is_left_out() -> None:
+    rig = Rig()
+    rig.reply(in_flight(rig, "a", "b").attempt, LOST)
+    rig.reply(rig.send_at(0.25), named("b", status=500, errors=1))
+    rig.reply(rig.send_at(0.75), named(status=500, errors=1))
+    assert rig.fate("a") == "unconfirmed"
+    assert rig.fate("b") == "delivered"
+    rig.assert_settled()
+
+
+def test_only_the_piece_whose_answer_was_lost_may_have_arrived() -> None:
+    rig = Rig()
+    rig.reply(in_flight(rig, "a", "b", "c", "d").attempt, answer(400))
+    rig.reply(rig.poll_one(), LOST)
+    rig.reply(rig.send_at(0.25), named("a", "b"))
+    rig.poll_one()
+    assert rig.sent[-1].ids == ("c", "d")
+    rig.reply(rig.sent[-1].attempt, answer(400))
+    rig.serve(refusing(["c", "d"]))
+    assert rig.with_fate("rejected") == {"c", "d"}
+    rig.assert_settled()
+
+
+# Retry-After.
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 503, 500, 502])
+def test_retry_after_holds_back_the_whole_endpoint(status: int) -> None:
+    rig = Rig(max_batch_events=1)
+    rig.reply(in_flight(rig, "a").attempt, answer(status, retry_after=7.0), at=1.0)
+    rig.push("b", "c")
+    rig.flush()
+    assert rig.poll() == []
+    rig.engine.drain()
+    assert rig.poll() == []
+    assert rig.engine.wake_at() == 8.0
+    rig.now = 7.999
+    assert rig.poll() == []
+    rig.now = 8.0
+    assert rig.poll() != []
+
+
+@pytest.mark.parametrize(
+    "reply", [answer(413, 7.0), answer(400, 7.0), named("a", status=500, retry_after=7.0)]
+)
+def test_retry_after_is_a_floor_whatever_the_status(reply: Reply) -> None:
+    rig = Rig()
+    rig.reply(in_flight(rig, "a", "b").attempt, reply, at=1.0)
+    rig.push("c")
+    rig.flush()
+    assert rig.poll() == []
+    assert rig.engine.wake_at() == 8.0
+    rig.serve(healthy)
+    assert rig.with_fate("delivered") == {"a", "b", "c"}
+
+
+def test_a_shorter_retry_after_does_not_shorten_a_longer_one() -> None:
+    rig = Rig(max_batch_events=1)
+    rig.push("a", "b")
+    first, second = rig.poll()
+    rig.reply(first, answer(429, retry_after=30.0))
+    rig.reply(second, answer(429, retry_after=1.0))
+    assert rig.engine.wake_at() == 30.0
+
+
+def test_a_success_does_not_lift_a_retry_after() -> None:
+    rig = Rig(max_batch_events=1)
+    rig.push("a", "b", "c")
+    first, second, _ = rig.poll()
+    rig.reply(first, answer(429, retry_after=30.0))
+    rig.reply(second, named("b"))
+    rig.push("d")
+    rig.flush()
+    assert rig.poll() == []
+    assert rig.engine.wake_at() == 30.0
+
+
+def test_retry_after_shorter_than_the_back_off_does_not_shorten_it() -> None:
+    rig = Rig()
+    rig.reply(in_flight(rig, "a").attempt, answer(503, retry_after=0.1))
+    rig.send_at(0.25)
+
+
+# Flush.
+
+
+def test_a_flush_is_an_extra_try_that_costs_nothing_and_returns_to_its_schedule() -> None:
+    rig = Rig(max_retries=1, jitter=lambda: 0.99999)
+    rig.reply(in_flight(rig, "a").attempt, answer(503))
+    due_at = rig.engine.wake_at()
+    assert due_at is not None
+    assert due_at == pytest.approx(0.5, abs=1e-4)
+    for extra in range(1, 4):
+        rig.now = extra / 10
+        rig.flush()
+        rig.reply(rig.poll_one(), UNSENT if extra == 2 else answer(503))
+        assert rig.poll() == []
+    rig.now = due_at
+    # The extra tries failed too, so the endpoint itself is backed off; the batch's own time is kept.
+    wake_at = rig.engine.wake_at()
+    assert wake_at is not None
+    rig.now = wake_at
+    rig.reply(rig.poll_one(), named("a"))
+    assert rig.fate("a") == "delivered"
+    assert len(rig.sent) == 5
+
+
+def test_after_an_extra_try_the_retry_comes_when_it_was_due() -> None:
+    rig = Rig(max_retries=1)
+    rig.reply(in_flight(rig, "a").attempt, answer(429))
+    rig.now = 0.1
+    rig.flush()
+    rig.reply(
+        rig.poll_one(), named(status=500, errors=1)
+    )  # an answer of a server at work: no back-off of its own
+    rig.reply(rig.send_at(0.25), named("a"))
+    assert rig.fate("a") == "delivered"
+
+
+def test_a_failure_after_its_time_had_come_counts_although_a_flush_began_it() -> None:
+    rig = Rig(max_retries=1)
+    rig.reply(in_flight(rig, "a").attempt, answer(503))
+    rig.now = 0.1
+    rig.flush()
+    rig.reply(rig.poll_one(), answer(503), at=0.26)
+    assert rig.fate("a") == "retries_exhausted"
+
+
+def test_one_flush_hurries_once() -> None:
+    rig = Rig(jitter=lambda: 0.99)
+    rig.reply(in_flight(rig, "a").attempt, answer(503))
+    rig.flush()
+    rig.reply(rig.poll_one(), answer(503))
+    assert rig.poll() == []
+    assert rig.poll() == []
+
+
+def test_hurried_retries_keep_the_order_in_which_they_were_due() -> None:
+    waits = iter([0.9, 0.1, 0.5])
+    rig = Rig(max_batch_events=1, jitter=lambda: next(waits, 0.5))
+    rig.push("late", "early", "middle")
+    for attempt in rig.poll():
+        rig.reply(attempt, answer(503))
+    rig.flush()
+    for name in ("early", "middle", "late"):
+        for attempt in rig.poll():
+            rig.reply(attempt, named(*[each.event_id for each in attempt.batch.events]))
+        assert name in rig.with_fate("delivered")
+    assert [sent.ids[0] for sent in rig.sent[3:]] == ["early", "middle", "late"]
+
+
+# The endpoint as a whole.
+
+
+def test_while_probing_only_one_request_is_under_way() -> None:
+    rig = Rig(max_batch_events=1, max_in_flight=8)
+    rig.push_many(50)
+    for attempt in rig.poll():
+        rig.reply(attempt, UNSENT)
+    most = 0
+    for _ in range(20):
+        wake_at = rig.engine.wake_at()
+        assert wake_at is not None
+        rig.now = max(rig.now, wake_at)
+        begun = rig.poll()
+        most = max(most, len(begun))
+        if rig.statistics.requests > 5:
+            assert len(begun) == 1
+            assert rig.engine.wake_at() is None
+        for attempt in begun:
+            rig.reply(attempt, UNSENT, at=rig.now + 0.01)
+    assert most <= 4
+
+
+def test_probes_back_off_until_one_succeeds() -> None:
+    rig = Rig(max_batch_events=1, backoff_base=1.0, backoff_max=8.0, max_elapsed=1e6)
+    rig.push("a", "b", "c")
+    first, second, third = rig.poll()
+    rig.reply(first, UNSENT, at=1.0)  # requests that were under way together are one failure
+    rig.reply(second, UNSENT, at=1.0)
+    rig.reply(third, UNSENT, at=1.0)
+    gaps = []
+    for _ in range(6):
+        wake_at = rig.engine.wake_at()
+        assert wake_at is not None
+        gaps.append(wake_at - rig.now)
+        rig.now = wake_at
+        begun = rig.poll()
+        assert rig.statistics.endpoint == Endpoint.BACKING_OFF
+        for attempt in begun:
+            rig.reply(attempt, UNSENT, at=wake_at + 0.25)
+    assert gaps == [0.5, 0.5, 1.0, 2.0, 4.0, 4.0]
+    wake_at = rig.engine.wake_at()
+    assert wake_at is not None
+    rig.now = wake_at
+    rig.reply(rig.poll_one(), answer(200))
+    assert rig.statistics.endpoint == Endpoint.HEALTHY
+    assert len(rig.poll()) >= 1
+
+
+def test_concurrency_grows_by_one_a_success_and_halves_at_a_push_back() -> None:
+    rig = Rig(max_batch_events=1, max_in_flight=16)
+    names = iter(f"e{index}" for index in range(10_000))
+
+    def fill() -> int:
+        rig.push(*itertools.islice(names, 40))
+        rig.poll()
+        return rig.statistics.in_flight
+
+    assert fill() == 4
+    running = list(rig.sent)
+    for expected in range(5, 17):
+        sent = running.pop(0)
+        rig.reply(sent.attempt, sent.all_named)
+        before = len(rig.sent)
+        assert fill() == expected
+        running += rig.sent[before:]
+    sent = running.pop(0)
+    rig.reply(sent.attempt, sent.all_named)
+    before = len(rig.sent)
+    assert fill() == 16  # the ceiling
+    running += rig.sent[before:]
+
+    sent = running.pop(0)
+    rig.reply(sent.attempt, answer(429), at=1.0)
+    sent = running.pop(0)
+    rig.reply(sent.attempt, answer(429), at=1.1)  # of the same round: halved once
+    assert fill() == 14
+    while len(running) > 7:
+        sent = running.pop(0)
+        rig.reply(sent.attempt, sent.all_named)
+    before = len(rig.sent)
+    # Seven successes of a round that was full at first: about one more than half.
+    assert 8 <= fill() <= 9
+    running += rig.sent[before:]
+    limit = rig.statistics.in_flight
+    for _ in range(limit + 1):
+        sent = running.pop(0)
+        rig.reply(sent.attempt, sent.all_named)
+        before = len(rig.sent)
+        fill()
+        running += rig.sent[before:]
+    assert rig.statistics.in_flight == limit + 1  # one more a round from now on
+
+
+def test_concurrency_that_is_not_used_does_not_grow() -> None:
+    rig = Rig(max_batch_events=1)
+    for index in range(50):
+        rig.push(f"e{index}")
+        for attempt in rig.poll():
+            rig.reply(attempt, answer(200))
+    rig.push_many(40, "later")
+    assert len(rig.poll()) == 4
+
+
+def test_concurrency_never_falls_below_one() -> None:
+    rig = Rig(max_batch_events=1, max_retries=100, max_elapsed=1e6)
+    rig.push_many(20)
+    rig.serve(failing(answer(503), until=60.0, rig=rig))
+    assert len(rig.with_fate("delivered")) == 20
+
+
+@pytest.mark.parametrize("trouble", [UNSENT, answer(503), LOST, answer(429)], ids=repr)
+def test_an_outage_does_not_multiply_the_traffic(trouble: Reply) -> None:
+    """A batch a second is offered for the 60 seconds of an outage."""
+    rig = Rig(max_batch_events=10, max_retries=100)
+    pushes = [(second + index / 20, f"{second}-{index}") for second in range(61) for index in range(10)]
+    rig.serve(failing(trouble, until=60.0, rig=rig), pushes=pushes)
+    during = [sent for sent in rig.sent if sent.at < 60.0]
+    assert len(during) <= 20
+    rig.assert_settled()
+    assert len(rig.with_fate("delivered")) == 610
+
+
+def test_retries_are_paid_from_a_budget() -> None:
+    """An endpoint that is at work, for it takes a part of every batch, is held back by no back-off of its
+    own, and without jitter nothing else holds the retries.
+    """
+    rig = Rig(max_batch_events=1000, max_in_flight=1, jitter=lambda: 0.0, max_retries=10_000)
+    rig.push_many(1000)
+
+    def takes_nothing(sent: Sent) -> Response:
+        return named(*sent.ids[:1], status=500)
+
+    for _ in range(2):
+        rig.serve(takes_nothing, until=10.0, latency=0.001)
+    # 11 tokens at first, two a second, and half a one for every answer; the batch was cut without one.
+    assert 2 * (11 + 2 * 10) - 3 <= len(rig.sent) <= 2 * (11 + 2 * 10) + 3
+
+
+def test_a_server_that_fails_now_and_then_has_everything_sent_again_at_once() -> None:
+    rig = Rig(max_batch_events=1, max_in_flight=4)
+    rig.push_many(300)
+    count = itertools.count()
+    rig.serve(lambda sent: answer(503) if next(count) % 4 == 0 else sent.all_named, until=30.0)
+    assert len(rig.with_fate("delivered")) == 300
+
+
+# Bounds.
+
+
+def test_drop_oldest_evicts_only_what_is_queued() -> None:
+    rig = Rig(max_queue_events=5, max_batch_events=2, max_in_flight=1, overflow="drop_oldest")
+    rig.push("a", "b")
+    sent = rig.poll_one()
+    rig.push("c", "d", "e", "f", "g", "h")
+    assert rig.with_fate("evicted") == {"c", "d", "e"}
+    rig.reply(sent, answer(503))
+    rig.push("i")
+    assert rig.with_fate("evicted") == {"c", "d", "e", "f"}
+    rig.serve(healthy)
+    assert rig.with_fate("delivered") == {"a", "b", "g", "h", "i"}
+    rig.assert_settled()
+
+
+def test_drop_oldest_refuses_the_newest_when_all_is_under_way() -> None:
+    rig = Rig(max_queue_events=2, max_batch_events=2, overflow="drop_oldest")
+    rig.push("a", "b")
+    rig.poll_one()
+    assert rig.push("c") is Admission.QUEUE_FULL
+    assert rig.statistics.refused == {"queue_full": 1}
+    assert rig.with_fate("evicted") == set()
+
+
+def test_drop_newest_keeps_what_it_has() -> None:
+    rig = Rig(max_queue_events=2)
+    assert rig.push("a", "b") is Admission.ACCEPTED
+    assert rig.push("c") is Admission.QUEUE_FULL
+    rig.serve(healthy)
+    assert rig.with_fate("delivered") == {"a", "b"}
+    assert rig.push("d") is Admission.ACCEPTED
+
+
+# The end of a run.
+
+
+def test_a_drain_refuses_new_events_and_sends_what_is_held_at_once() -> None:
+    rig = Rig()
+    rig.reply(in_flight(rig, "waiting").attempt, answer(503))
+    rig.push("queued")
+    rig.engine.drain()
+    assert rig.engine.phase is Phase.DRAINING
+    assert rig.push("late") is Admission.CLOSED
+    assert [attempt.batch.events[0].event_id for attempt in rig.poll()] == ["waiting", "queued"]
+    rig.engine.drain()
+    assert rig.engine.phase is Phase.DRAINING
+    rig.serve(healthy)
+
+
+def test_abandon_tells_what_may_have_arrived_from_what_was_never_sent() -> None:
+    rig = Rig(max_batch_events=2, max_in_flight=2, on_ambiguous="retry")
+    rig.push("refused", "refused too")
+    rig.reply(rig.poll_one(), answer(503))
+    rig.push("lost", "lost too")
+    rig.reply(rig.poll_one(), LOST)
+    rig.now = 100.0
+    rig.push("flying", "queued 1", "queued 2", "queued 3")
+    rig.poll()
+    rig.abandon()
+    assert rig.engine.phase is Phase.CLOSED
+    assert rig.with_fate("unconfirmed") == {"lost", "lost too"} | {
+        name for sent in rig.sent[2:] for name in sent.ids
+    }
+    assert rig.with_fate("shutdown") == (
+        {"refused", "refused too", "flying", "queued 1", "queued 2", "queued 3"}
+        - {name for sent in rig.sent[2:] for name in sent.ids}
+    )
+    assert rig.engine.wake_at() is None
+    assert rig.poll() == []
+    rig.assert_settled()
+
+
+@pytest.mark.parametrize("may_have_arrived", [True, False])
+def test_abandon_settles_the_pieces_of_a_search_by_what_was_sent_of_them(may_have_arrived: bool) -> None:
+    rig = Rig()
+    sent = in_flight(rig, "a", "b", "c", "d")
+    if may_have_arrived:
+        rig.reply(sent.attempt, LOST)
+        rig.send_at(0.25)
+    rig.reply(rig.sent[-1].attempt, answer(400))
+    rig.poll_one()
+    rig.abandon()
+    assert rig.with_fate("unconfirmed") == ({"a", "b", "c", "d"} if may_have_arrived else {"a", "b"})
+    assert rig.with_fate("shutdown") == (set() if may_have_arrived else {"c", "d"})
+    rig.assert_settled()
+
+
+def test_abandon_settles_everything_with_the_reason_given() -> None:
+    rig = Rig()
+    key = session("s")
+    rig.push("a", key=key)
+    rig.flush()
+    rig.poll_one()
+    rig.close_session(key, END)
+    rig.push("b")
+    rig.engine.abandon(DropReason.INTERNAL)
+    assert rig.with_fate("unconfirmed") == {"a"}
+    assert rig.with_fate("internal") == {"b", "end of s"}
+    rig.assert_settled()
+
+
+def test_a_new_run_takes_events_again_and_counts_on() -> None:
+    rig = Rig()
+    in_flight(rig, "a")
+    rig.abandon()
+    rig.run_again()
+    assert rig.engine.phase is Phase.OPEN
+    assert rig.push("b") is Admission.ACCEPTED
+    assert rig.engine.wake_at() == 1.0
+    rig.serve(healthy)
+    assert rig.fate("b") == "delivered"
+    assert rig.statistics.accepted == 2
+    rig.assert_settled()
+
+
+def test_lost_replies_are_ambiguous_for_all_that_was_in_flight() -> None:
+    rig = Rig(max_batch_events=1)
+    rig.push("a", "b")
+    rig.poll()
+    rig.engine.lose_replies("its event loop was closed", 5.0)
+    assert rig.statistics.last_error == "its event loop was closed"
+    assert rig.statistics.in_flight == 0
+    rig.now = 5.0
+    rig.serve(healthy)
+    assert [sent.ids[0] for sent in rig.sent] == ["a", "b", "a", "b"]
+    assert rig.with_fate("delivered") == {"a", "b"}
+    once = Rig(on_ambiguous="drop")
+    in_flight(once, "a")
+    once.engine.lose_replies("its event loop was closed", 5.0)
+    assert once.fate("a") == "unconfirmed"

@@ -1,0 +1,510 @@
+"""Thread-safe bounded admission."""
+
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable
+from types import FrameType
+
+import pytest
+
+from honeyhive_batcher.config import BatchLimits, QueueLimits
+from honeyhive_batcher.core.encoding import Encoded
+from honeyhive_batcher.core.intake import Intake
+from honeyhive_batcher.core.ledger import Statistics
+from honeyhive_batcher.core.model import SESSIONLESS, Admission, Batch, DropReason, Fate, GroupKey
+
+OPENING, ENDING = b'{"model_events":[', b"]}"
+MIDDLE = b'],"is_single_session":true,"session_properties":'
+
+
+def intake(
+    events: int = 1000,
+    size: int = 1_000_000,
+    *,
+    overflow: str = "drop_newest",
+    batch_events: int = 10,
+    batch_bytes: int = 10_000,
+) -> Intake:
+    queue = QueueLimits(max_queue_events=events, max_queue_bytes=size, overflow=overflow)  # type: ignore[arg-type]
+    return Intake(queue, BatchLimits(max_batch_events=batch_events, max_batch_bytes=batch_bytes))
+
+
+def encoded(size: int = 10, event_id: str = "e", repairs: int = 0) -> Encoded:
+    return Encoded(b"x" * size, event_id, repairs)
+
+
+def session(name: str = "s", properties: int = 20) -> GroupKey:
+    return GroupKey(session_id=name, properties=b"p" * properties)
+
+
+def adds_up(now: Statistics) -> bool:
+    return (
+        now.offered == now.accepted + sum(now.refused.values())
+        and now.accepted == now.delivered + sum(now.dropped.values()) + now.unconfirmed + now.held
+    )
+
+
+def settle_all(queue: Intake) -> list[str]:
+    """Deliver everything that is queued; return the ids in the order in which they left."""
+    queue.raise_barrier()
+    event_ids: list[str] = []
+    while (batch := queue.cut(0.0)) is not None:
+        queue.settle(batch.fragments, Fate.DELIVERED)
+        event_ids += [fragment.event_id for fragment in batch.fragments]
+    return event_ids
+
+
+def test_an_event_is_taken_and_charged_until_it_is_settled() -> None:
+    queue = intake()
+    assert queue.admit(encoded(30, repairs=2), SESSIONLESS, 1.0) is Admission.ACCEPTED
+    now = queue.statistics()
+    assert (now.offered, now.accepted, now.held, now.held_bytes, now.repaired) == (1, 1, 1, 30, 2)
+    assert queue.ripe_at() == 2.0
+    batch = queue.cut(2.0)
+    assert batch is not None
+    assert queue.statistics().held_bytes == 30
+    queue.settle(batch.fragments, Fate.DELIVERED)
+    now = queue.statistics()
+    assert (now.delivered, now.held, now.held_bytes) == (1, 0, 0)
+
+
+def test_a_full_queue_refuses_the_newest() -> None:
+    queue = intake(events=2)
+    admissions = [queue.admit(encoded(event_id=str(number)), SESSIONLESS, 0.0) for number in range(4)]
+    assert admissions == [Admission.ACCEPTED] * 2 + [Admission.QUEUE_FULL] * 2
+    assert queue.statistics().refused == {"queue_full": 2}
+    assert settle_all(queue) == ["0", "1"]
+
+
+def test_a_full_queue_drops_the_oldest_when_it_is_to() -> None:
+    queue = intake(events=2, overflow="drop_oldest")
+    for number in range(4):
+        assert queue.admit(encoded(event_id=str(number)), SESSIONLESS, 0.0)
+    now = queue.statistics()
+    assert (now.dropped, now.refused, now.held) == ({"evicted": 2}, {}, 2)
+    assert settle_all(queue) == ["2", "3"]
+
+
+def test_as_many_are_dropped_as_a_large_event_takes() -> None:
+    queue = intake(size=100, overflow="drop_oldest")
+    for number in range(10):
+        queue.admit(encoded(10, str(number)), SESSIONLESS, 0.0)
+    assert queue.admit(encoded(35, "large"), SESSIONLESS, 0.0)
+    assert queue.statistics().held_bytes == 95
+    assert settle_all(queue) == ["4", "5", "6", "7", "8", "9", "large"]
+
+
+def test_nothing_is_dropped_for_an_event_that_would_not_fit_then_either() -> None:
+    queue = intake(size=100, overflow="drop_oldest", batch_events=5)
+    for number in range(10):
+        queue.admit(encoded(10, str(number)), SESSIONLESS, 0.0)
+    on_its_way = queue.cut(0.0)
+    assert on_its_way is not None
+    assert queue.admit(encoded(60), SESSIONLESS, 0.0) is Admission.QUEUE_FULL
+    assert queue.statistics().dropped == {}
+    assert queue.admit(encoded(50), SESSIONLESS, 0.0) is Admission.ACCEPTED
+    assert queue.statistics().dropped == {"evicted": 5}
+
+
+def test_when_all_is_on_its_way_nothing_is_dropped() -> None:
+    queue = intake(events=10, overflow="drop_oldest", batch_events=10)
+    for _ in range(10):
+        queue.admit(encoded(), SESSIONLESS, 0.0)
+    assert queue.cut(0.0) is not None
+    assert queue.admit(encoded(), SESSIONLESS, 0.0) is Admission.QUEUE_FULL
+    assert queue.statistics().dropped == {}
+
+
+def test_when_only_closings_are_queued_nothing_is_dropped() -> None:
+    queue = intake(events=2, overflow="drop_oldest")
+    for name in ("a", "b"):
+        assert queue.admit(encoded(), session(name), 0.0, closing=b"{}")
+    assert queue.admit(encoded(), SESSIONLESS, 0.0) is Admission.QUEUE_FULL
+    assert queue.statistics().held == 2
+
+
+def test_a_full_queue_is_not_counted_when_the_caller_waits() -> None:
+    queue = intake(events=1)
+    queue.admit(encoded(), SESSIONLESS, 0.0)
+    assert queue.admit(encoded(), SESSIONLESS, 0.0, wait=True) is Admission.QUEUE_FULL
+    assert queue.statistics().offered == 1
+    assert queue.refuse(Admission.QUEUE_FULL) is Admission.QUEUE_FULL
+    assert queue.statistics().offered == 2
+
+
+def test_a_closed_queue_refuses_everything_until_it_is_opened_again() -> None:
+    queue = intake()
+    queue.admit(encoded(event_id="before"), SESSIONLESS, 0.0)
+    queue.close()
+    assert queue.admit(encoded(), SESSIONLESS, 0.0) is Admission.CLOSED
+    assert queue.admit(encoded(), session(), 0.0, closing=b"{}", wait=True) is Admission.CLOSED
+    assert queue.ripe_at() == float("-inf")
+    assert settle_all(queue) == ["before"]
+    queue.reopen()
+    assert queue.admit(encoded(), SESSIONLESS, 5.0) is Admission.ACCEPTED
+    assert queue.ripe_at() == 6.0
+    assert queue.statistics().refused == {"closed": 2}
+
+
+def test_a_flush_is_noticed_also_when_nothing_is_queued() -> None:
+    queue = intake()
+    before = queue.flushes
+    queue.lower_barrier(queue.raise_barrier())
+    assert queue.flushes == before + 1
+    queue.close()
+    assert queue.flushes == before + 2
+
+
+def test_a_barrier_makes_ripe_what_is_queued() -> None:
+    queue = intake()
+    queue.admit(encoded(), SESSIONLESS, 5.0)
+    barrier = queue.raise_barrier()
+    assert queue.ripe_at() == float("-inf")
+    queue.admit(encoded(), SESSIONLESS, 5.0)
+    batch = queue.cut(5.0)
+    assert batch is not None
+    queue.settle(batch.fragments, Fate.DELIVERED)
+    assert (barrier.held, barrier.delivered) == (0, 1)
+    queue.admit(encoded(), SESSIONLESS, 5.0)
+    assert queue.ripe_at() == 6.0
+
+
+def test_settlements_are_handed_out_once() -> None:
+    queue = intake()
+    queue.ledger.keep_settlements = True
+    queue.admit(encoded(event_id="a"), SESSIONLESS, 0.0)
+    settle_all(queue)
+    assert [settlement.event_ids for settlement in queue.take_settlements()] == [("a",)]
+    assert queue.take_settlements() == []
+    queue.settle((), Fate.DROPPED, DropReason.SHUTDOWN)
+    assert queue.take_settlements() == []
+
+
+def test_a_learned_limit_only_ever_falls() -> None:
+    queue = intake()
+    for _ in range(4):
+        queue.admit(encoded(1000), SESSIONLESS, 0.0)
+    queue.limit_body(2100)
+    queue.limit_body(9000)
+    queue.raise_barrier()
+    batch = queue.cut(0.0)
+    assert batch is not None
+    assert len(batch.fragments) == 2
+
+
+# Limits of one event.
+
+
+@pytest.mark.parametrize(("more", "admission"), [(-1, "accepted"), (0, "accepted"), (1, "too_large")])
+@pytest.mark.parametrize("key", [SESSIONLESS, session()], ids=["sessionless", "session"])
+def test_an_event_has_to_fit_into_a_body(key: GroupKey, more: int, admission: str) -> None:
+    empty = len(OPENING + ENDING) if key is SESSIONLESS else len(OPENING + MIDDLE + key.properties) + 1
+    queue = intake(batch_bytes=2000)
+    assert queue.admit(encoded(2000 - empty + more), key, 0.0).value == admission
+
+
+@pytest.mark.parametrize(("more", "admission"), [(-1, "accepted"), (0, "accepted"), (1, "too_large")])
+@pytest.mark.parametrize("key", [SESSIONLESS, session(properties=20)], ids=["sessionless", "session"])
+@pytest.mark.parametrize("overflow", ["drop_newest", "drop_oldest"])
+def test_an_event_has_to_fit_into_the_queue(key: GroupKey, more: int, admission: str, overflow: str) -> None:
+    queue = intake(size=500, overflow=overflow)
+    queue.admit(encoded(2), SESSIONLESS, 0.0)
+    properties = 0 if key is SESSIONLESS else 20
+    if more <= 0 and overflow == "drop_newest":
+        assert queue.admit(encoded(500 - properties + more), key, 0.0) is Admission.QUEUE_FULL
+        settle_all(queue)
+    assert queue.admit(encoded(500 - properties + more), key, 0.0).value == admission
+
+
+def test_a_closing_is_taken_also_where_its_update_would_not_fit_into_a_body() -> None:
+    queue = intake(batch_bytes=1024)
+    assert queue.admit(encoded(1100), session(), 0.0, closing=b"{}")
+
+
+# Sessions.
+
+
+def test_the_properties_of_a_session_are_charged_once_and_returned_with_the_last_of_its_events() -> None:
+    queue = intake(batch_events=1)
+    key = session(properties=100)
+    held = []
+    for _ in range(3):
+        queue.admit(encoded(10), key, 0.0)
+        held.append(queue.statistics().held_bytes)
+    queue.admit(encoded(10), key, 0.0, closing=b"c" * 50)
+    held.append(queue.statistics().held_bytes)
+    assert held == [110, 120, 130, 190]
+    while (batch := queue.cut(1e9)) is not None:
+        queue.settle(batch.fragments, Fate.DELIVERED)
+        held.append(queue.statistics().held_bytes)
+    assert held[4:] == [180, 170, 0]  # the closing rode with the last
+
+
+def test_a_session_of_which_all_was_evicted_is_charged_anew() -> None:
+    queue = intake(events=1, overflow="drop_oldest")
+    key = session(properties=100)
+    for _ in range(5):
+        assert queue.admit(encoded(10), key, 0.0)
+        assert queue.statistics().held_bytes == 110
+    settle_all(queue)
+    assert queue.statistics().held_bytes == 0
+
+
+def test_room_is_made_for_the_properties_too() -> None:
+    queue = intake(size=200, overflow="drop_oldest")
+    for number in range(20):
+        queue.admit(encoded(10, str(number)), SESSIONLESS, 0.0)
+    assert queue.admit(encoded(10, "new"), session(properties=100), 0.0)
+    now = queue.statistics()
+    assert (now.held_bytes, now.dropped) == (200, {"evicted": 11})
+
+
+@pytest.mark.parametrize("overflow", ["drop_newest", "drop_oldest"])
+@pytest.mark.parametrize(("events", "size"), [(7, 10_000), (1000, 400)])
+def test_the_bounds_hold_and_everything_is_returned_whatever_comes_and_goes(
+    overflow: str, events: int, size: int
+) -> None:
+    queue = intake(events, size, overflow=overflow, batch_events=3)
+    keys = [SESSIONLESS, *(session(str(number), 30 + number) for number in range(4))]
+    away: list[Batch] = []
+    for step in range(3000):
+        key = keys[step * 7 % 5]
+        if step % 11 == 0 and key is not SESSIONLESS:
+            queue.admit(encoded(5), key, 0.0, closing=b"c" * 7)
+        else:
+            queue.admit(encoded(1 + step % 40, str(step)), key, 0.0)
+        if step % 3 == 0 and (batch := queue.cut(1e9)) is not None:
+            away.append(batch)
+        if step % 5 == 0 and away:
+            queue.settle(away.pop(step % len(away)).fragments, Fate.DELIVERED)
+        now = queue.statistics()
+        assert adds_up(now)
+        assert now.offered == step + 1
+        assert now.held <= events
+        assert 0 <= now.held_bytes <= size
+    for batch in away:
+        queue.settle(batch.fragments, Fate.UNCONFIRMED)
+    settle_all(queue)
+    now = queue.statistics()
+    assert (now.held, now.held_bytes) == (0, 0)
+    assert not any(queue._groups.knows(key) for key in keys[1:])
+
+
+# The wake-up.
+
+
+def test_the_worker_is_woken_once_for_a_transition_and_not_for_every_event() -> None:
+    queue = intake(batch_events=5)
+    woken: list[int] = []
+    queue.wake = lambda: woken.append(queue.statistics().accepted)
+    for _ in range(12):
+        queue.admit(encoded(), SESSIONLESS, 0.0)
+    assert woken == [1, 5]
+    assert queue.cut(0.0) is not None
+    assert queue.cut(0.0) is not None
+    assert queue.cut(0.0) is None
+    queue.admit(encoded(), SESSIONLESS, 0.0)
+    assert woken == [1, 5]
+    settle_all(queue)
+    del woken[:]
+    queue.admit(encoded(), SESSIONLESS, 0.0)
+    assert woken == [14]
+
+
+def test_a_refusal_wakes_nobody() -> None:
+    queue = intake(events=1)
+    queue.admit(encoded(), SESSIONLESS, 0.0)
+    queue.wake = lambda: pytest.fail("woken for nothing")
+    for _ in range(3):
+        queue.admit(encoded(), SESSIONLESS, 0.0)
+    queue.refuse(Admission.FILTERED)
+
+
+def test_the_worker_is_woken_without_the_lock() -> None:
+    queue = intake()
+    free: list[bool] = []
+
+    def other_thread() -> None:
+        free.append(queue._lock.acquire(timeout=5))
+        queue._lock.release()
+
+    def wake() -> None:
+        thread = threading.Thread(target=other_thread)
+        thread.start()
+        thread.join()
+
+    queue.wake = wake
+    queue.admit(encoded(), SESSIONLESS, 0.0)
+    queue.lower_barrier(queue.raise_barrier())
+    assert free == [True, True]
+
+
+# Threads.
+
+
+def in_threads(*targets: Callable[[], None]) -> None:
+    failures: list[BaseException] = []
+
+    def guarded(target: Callable[[], None]) -> None:
+        try:
+            target()
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(target,)) for target in targets]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    if failures:
+        raise failures[0]
+
+
+@pytest.mark.parametrize("overflow", ["drop_newest", "drop_oldest"])
+def test_eight_threads_push_while_one_settles_and_one_watches(overflow: str) -> None:
+    queue = intake(events=500, size=20_000, overflow=overflow, batch_events=50)
+    threads, each = 8, 5000
+    keys = [session(str(number)) for number in range(4)]
+    done = threading.Event()
+    admissions: list[Counter[Admission]] = [Counter() for _ in range(threads)]
+    delivered: list[str] = []
+    left = threading.Semaphore(0)
+
+    def push(number: int) -> None:
+        for count in range(each):
+            key = SESSIONLESS if count % 3 else keys[(count + number) % 4]
+            admission = queue.admit(encoded(20 + count % 30, f"{number}-{count}"), key, 0.0)
+            admissions[number][admission] += 1
+        left.release()
+
+    def finish() -> None:
+        for _ in range(threads):
+            left.acquire()
+        done.set()
+
+    def settle() -> None:
+        while not done.is_set() or queue.ripe_at() is not None:
+            batch = queue.cut(1e9)
+            if batch is not None:
+                queue.settle(batch.fragments, Fate.DELIVERED)
+                delivered.extend(fragment.event_id for fragment in batch.fragments)
+
+    def watch() -> None:
+        offered = 0
+        while not done.is_set():
+            now = queue.statistics()
+            assert adds_up(now)
+            assert now.offered >= offered
+            assert 0 <= now.held <= 500
+            assert 0 <= now.held_bytes <= 20_000
+            offered = now.offered
+
+    in_threads(*[lambda number=number: push(number) for number in range(threads)], settle, watch, finish)
+    now = queue.statistics()
+    total = sum(admissions, Counter[Admission]())
+    assert now.offered == threads * each == total.total()
+    assert now.accepted == total[Admission.ACCEPTED]
+    assert now.delivered == len(delivered) == len(set(delivered))
+    assert now.accepted == now.delivered + now.dropped.get("evicted", 0)
+    assert (now.held, now.held_bytes) == (0, 0)
+    assert adds_up(now)
+
+
+# A push that interrupts a push.
+
+
+def test_a_push_may_come_from_the_wake_up_of_another() -> None:
+    queue = intake(events=3, overflow="drop_oldest", batch_events=1)
+    depth = 0
+
+    def wake() -> None:
+        nonlocal depth
+        if depth < 5:
+            depth += 1
+            queue.admit(encoded(event_id=f"inner {depth}"), session(str(depth)), 0.0)
+
+    queue.wake = wake
+    assert queue.admit(encoded(event_id="outer"), SESSIONLESS, 0.0)
+    now = queue.statistics()
+    assert (now.offered, now.held, now.dropped) == (6, 3, {"evicted": 3})
+    assert settle_all(queue) == ["inner 3", "inner 4", "inner 5"]
+    assert queue.statistics().held_bytes == 0
+
+
+def play(queue: Intake, key: GroupKey) -> int:
+    """A bit of everything; return how many events were offered."""
+    offered = 0
+    for number in range(3):
+        queue.admit(encoded(10, f"a{number}"), key, 0.0)
+        queue.admit(encoded(10, f"b{number}"), SESSIONLESS, 0.0)
+        offered += 2
+    batch = queue.cut(1e9)
+    assert batch is not None
+    queue.admit(encoded(10, "c"), key, 0.0, closing=b"c" * 9)
+    queue.settle(batch.fragments, Fate.DROPPED, DropReason.REJECTED)
+    barrier = queue.raise_barrier()
+    while (batch := queue.cut(0.0)) is not None:
+        if batch.closing is not None and batch.events:
+            queue.put_back(batch.closing)
+            queue.settle(batch.events, Fate.DELIVERED)
+        else:
+            queue.settle(batch.fragments, Fate.DELIVERED)
+    queue.refuse(Admission.FILTERED)
+    queue.lower_barrier(barrier)
+    assert adds_up(queue.statistics())
+    return offered + 2
+
+
+def interrupted_at(place: int, queue: Intake, key: GroupKey, own: GroupKey) -> tuple[int, list[Admission]]:
+    """Play, and push from within at the call or return with this number.
+
+    Returns how many events were offered outside, and what became of those from within; there are none
+    of these when so many calls were never made.
+    """
+    left = place
+    inner: list[Admission] = []
+
+    def interrupt(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal left
+        if left == 0:
+            sys.setprofile(None)
+            inner.extend(queue.admit(encoded(10, "inner"), target, 0.0) for target in (own, SESSIONLESS))
+        left -= 1
+
+    sys.setprofile(interrupt)
+    try:
+        return play(queue, key), inner
+    finally:
+        sys.setprofile(None)
+
+
+@pytest.mark.parametrize("overflow", ["drop_newest", "drop_oldest"])
+@pytest.mark.parametrize("same_session", [True, False])
+@pytest.mark.parametrize("events", [4, 100])
+def test_a_push_may_interrupt_whatever_the_same_thread_does(
+    overflow: str, same_session: bool, events: int
+) -> None:
+    """As from a `__del__` or a signal handler: at every call and every return, one after another."""
+    for place in range(10_000):
+        queue = intake(events, 1000, overflow=overflow, batch_events=2)
+        key = session()
+        own = key if same_session else session("other")
+        offered, inner = interrupted_at(place, queue, key, own)
+        settle_all(queue)
+        now = queue.statistics()
+        assert adds_up(now), place
+        assert now.offered == offered + len(inner), place
+        assert (now.held, now.held_bytes) == (0, 0), place
+        groups = queue._groups
+        assert (groups.queued_events, groups.queued_bytes) == (0, 0), place
+        assert {known.session_id: group.queued_bytes for known, group in groups._groups.items()} == {"": 0}
+        if not inner:
+            assert place > 100
+            return
+    pytest.fail("it never ended")

@@ -1,0 +1,159 @@
+"""The search for the poison in a refused batch."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from honeyhive_batcher.core.batching import halves
+from honeyhive_batcher.core.model import SESSIONLESS, Fragment
+from honeyhive_batcher.core.trial import Piece, Trial
+
+
+def fragments(count: int) -> tuple[Fragment, ...]:
+    return tuple(Fragment(b"{}", f"e{number}", SESSIONLESS, number, 0.0, 2) for number in range(count))
+
+
+def whole(count: int) -> Piece:
+    return Piece(fragments=fragments(count), maybe_sent=False)
+
+
+def search(count: int, poison: set[int], *, is_systemic: bool = False) -> tuple[set[int], set[int], int]:
+    """Play the server that refuses every piece with poison in it.
+
+    Returns the events dropped alone, those dropped together as hopeless, and the number of refusals.
+    """
+    piece: Piece | None = whole(count)
+    trial = Trial(count, is_systemic=is_systemic)
+    dropped: set[int] = set()
+    refusals = 0
+    while piece is not None:
+        if poison & {fragment.seq for fragment in piece.fragments}:
+            refusals += 1
+            if trial.refused(piece):
+                assert len(piece.fragments) == 1
+                dropped.add(piece.fragments[0].seq)
+            if trial.is_hopeless:
+                rest = {fragment.seq for left in trial.take_all() for fragment in left.fragments}
+                assert trial.next() is None
+                return dropped, rest, refusals
+        else:
+            trial.accepted()
+        piece = trial.next()
+    return dropped, set(), refusals
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 8, 9, 64, 100])
+def test_one_poison_event_is_found_wherever_it_stands_and_soon(count: int) -> None:
+    for place in range(count):
+        dropped, hopeless, refusals = search(count, {place})
+        assert (dropped, hopeless) == ({place}, set())
+        assert refusals <= math.ceil(math.log2(max(2, count))) + 1
+
+
+@given(st.integers(2, 60), st.data())
+def test_only_poison_is_dropped_when_anything_was_taken(count: int, data: st.DataObject) -> None:
+    poison = data.draw(st.sets(st.integers(0, count - 1), max_size=count - 1))
+    dropped, hopeless, _ = search(count, poison)
+    assert dropped <= poison
+    assert dropped | hopeless >= poison
+    if not hopeless:
+        assert dropped == poison
+
+
+@pytest.mark.parametrize(("count", "refusals"), [(2, 3), (4, 5), (8, 7), (16, 9), (100, 15)])
+def test_a_server_that_refuses_everything_is_known_soon(count: int, refusals: int) -> None:
+    dropped, hopeless, needed = search(count, set(range(count)))
+    assert dropped | hopeless == set(range(count))
+    assert needed <= refusals
+    assert count <= 4 or needed == refusals
+
+
+def test_three_refusals_are_enough_when_the_batch_before_was_refused_as_well() -> None:
+    dropped, hopeless, refusals = search(100, set(range(100)), is_systemic=True)
+    assert refusals == 3
+    assert dropped | hopeless == set(range(100))
+
+
+def test_a_single_event_that_is_refused_is_the_poison_and_nothing_is_hopeless() -> None:
+    trial = Trial(1, is_systemic=True)
+    assert trial.refused(whole(1))
+    assert not trial.is_hopeless
+    assert trial.next() is None
+
+
+def test_nothing_is_hopeless_after_one_event_was_taken() -> None:
+    trial = Trial(100, is_systemic=True)
+    trial.accepted()
+    piece: Piece | None = whole(100)
+    while piece is not None:
+        trial.refused(piece)
+        assert not trial.is_hopeless
+        piece = trial.next()
+
+
+def test_a_piece_that_is_too_large_is_split_without_counting_as_a_refusal() -> None:
+    trial = Trial(8, is_systemic=True)
+    trial.split(whole(8))
+    assert not trial.is_hopeless
+    pieces = [trial.next(), trial.next()]
+    assert [piece and [fragment.seq for fragment in piece.fragments] for piece in pieces] == [
+        [0, 1, 2, 3],
+        [4, 5, 6, 7],
+    ]
+    assert trial.next() is None
+    for _ in range(2):
+        trial.refused(whole(8))
+        assert not trial.is_hopeless
+    trial.refused(whole(8))
+    assert trial.is_hopeless
+
+
+def seqs(piece: Piece | None) -> list[int]:
+    assert piece is not None
+    return [fragment.seq for fragment in piece.fragments]
+
+
+def test_the_pieces_of_a_refused_piece_come_next_the_left_one_first() -> None:
+    trial = Trial(8, is_systemic=False)
+    trial.refused(whole(8))
+    left = trial.next()
+    assert seqs(left) == [0, 1, 2, 3]
+    assert left is not None
+    trial.refused(left)
+    assert [seqs(trial.next()) for _ in range(3)] == [[0, 1], [2, 3], [4, 5, 6, 7]]
+    assert trial.next() is None
+
+
+def test_the_last_try_before_all_is_hopeless_is_of_the_largest_piece() -> None:
+    """So that some bad events in a row do not look like a server that refuses everything."""
+    trial = Trial(100, is_systemic=True)
+    trial.refused(whole(100))
+    left = trial.next()
+    assert seqs(left) == list(range(50))
+    assert left is not None
+    trial.refused(left)
+    assert seqs(trial.next()) == list(range(50, 100))
+
+
+@pytest.mark.parametrize("bad", [1, 2, 3, 7, 50])
+def test_bad_events_in_a_row_at_the_start_do_not_cost_the_good_ones_behind_them(bad: int) -> None:
+    dropped, hopeless, _ = search(100, set(range(bad)))
+    assert (dropped, hopeless) == (set(range(bad)), set())
+
+
+@pytest.mark.parametrize("maybe_sent", [True, False])
+def test_the_parts_of_what_may_have_arrived_may_have_arrived(maybe_sent: bool) -> None:
+    trial = Trial(4, is_systemic=False)
+    trial.refused(Piece(fragments=fragments(4), maybe_sent=maybe_sent))
+    assert [piece.maybe_sent for piece in trial.take_all()] == [maybe_sent, maybe_sent]
+
+
+@given(st.integers(2, 300))
+def test_halves_keep_the_order_and_the_first_is_never_the_smaller(count: int) -> None:
+    events = fragments(count)
+    first, second = halves(events)
+    assert (*first, *second) == events
+    assert 0 <= len(first) - len(second) <= 1
+    assert second

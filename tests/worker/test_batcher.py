@@ -1,0 +1,191 @@
+"""What the facade adds: settings from the environment, pushes that never raise, and whose session it is."""
+
+import asyncio
+import contextvars
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from honeyhive_batcher import Admission, Batcher, ConfigError, ModelEvent
+from tests.fakes import FakeTransport, check_ledger, fates, make_batcher
+
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_leaks")]
+
+EVENT = {"model": "gpt-4o"}
+
+
+# Settings.
+
+
+async def test_it_is_made_from_the_environment_and_arguments_win() -> None:
+    told: list[tuple[str, ...]] = []
+    environ = {
+        "HH_API_KEY": "hh_test",
+        "HH_TEST_MODE": "true",
+        "HH_BATCH_SIZE": "7",
+        "HH_FLUSH_INTERVAL": "9",
+    }
+    batcher = Batcher.from_env(environ, flush_interval=3, on_delivered=told.append)
+    assert batcher.config.batch.max_batch_events == 7
+    assert batcher.config.batch.flush_interval == 3
+    async with batcher:
+        assert batcher.push({**EVENT, "event_id": "mine"})
+    assert told == [("mine",)]
+
+
+async def test_settings_that_are_wrong_are_told_at_once() -> None:
+    with pytest.raises(ConfigError, match="api_key is missing"):
+        Batcher()
+    with pytest.raises(ConfigError, match="max_batch_events=0"):
+        Batcher(api_key="hh_test", max_batch_events=0)
+    with pytest.raises(ConfigError, match="api_key is missing"):
+        Batcher.from_env({})
+
+
+# Pushes.
+
+
+class Strange(dict[str, Any]):
+    """Raises whatever is asked of it."""
+
+    def get(self, *_: object) -> Any:
+        raise ZeroDivisionError
+
+    def __contains__(self, _: object) -> bool:
+        raise ZeroDivisionError
+
+
+async def test_whatever_is_pushed_it_does_not_raise_and_is_counted_once() -> None:
+    async with make_batcher(FakeTransport()) as batcher:
+        for event in (None, 7, "text", b"bytes", [EVENT], object(), Strange(EVENT)):
+            assert not batcher.push(event)
+        assert batcher.push(EVENT)
+        numbers = check_ledger(batcher)
+        assert (numbers.offered, numbers.accepted) == (8, 1)
+        assert sum(numbers.refused.values()) == 7
+
+
+async def test_what_happens_to_an_event_after_it_was_pushed_changes_nothing() -> None:
+    transport = FakeTransport()
+    event: dict[str, Any] = {"model": "before", "messages": []}
+    async with make_batcher(transport) as batcher:
+        batcher.push(event)
+        event["model"] = "after"
+        event["messages"].append("late")
+    assert transport.sent[0].events[0]["model"] == "before"
+    assert transport.sent[0].events[0]["messages"] == []
+    assert "event_id" not in event
+
+
+# Sessions.
+
+
+def sessions_of(transport: FakeTransport) -> list[str | None]:
+    """Return the session of each event, in the order in which they were sent."""
+    ids: list[str | None] = []
+    for sent in transport.sent:
+        body = msgspec.json.decode(sent.request.body)
+        ids += [body.get("session_properties", {}).get("session_id")] * len(body["model_events"])
+    return ids
+
+
+async def test_the_innermost_session_that_is_bound_counts_and_a_given_one_wins() -> None:
+    transport = FakeTransport()
+    async with make_batcher(transport, max_batch_events=1, max_in_flight=1) as batcher:
+        given = batcher.session(session_id="given")
+        with batcher.session(session_id="outer"):
+            with batcher.session(session_id="inner"):
+                batcher.push(EVENT)
+                batcher.push(EVENT, session=given)
+            batcher.push(EVENT)
+        batcher.push(EVENT)
+        assert await batcher.flush()
+    assert sorted(map(str, sessions_of(transport))) == ["None", "given", "inner", "outer"]
+
+
+async def test_an_event_with_a_session_of_its_own_is_left_alone() -> None:
+    transport = FakeTransport()
+    async with make_batcher(transport) as batcher:
+        with batcher.session(session_id="bound"):
+            batcher.push({**EVENT, "session_id": "own"})
+            batcher.push(ModelEvent(model="m", session_id="own"))
+            batcher.push({**EVENT, "session_id": None})
+    assert sorted(map(str, sessions_of(transport))) == ["None", "None", "bound"]
+
+
+async def test_a_session_of_another_batcher_is_none_of_its_business() -> None:
+    ours, theirs = FakeTransport(), FakeTransport()
+    async with make_batcher(ours) as batcher, make_batcher(theirs) as other:
+        with batcher.session(session_id="ours"), other.session(session_id="theirs"):
+            batcher.push(EVENT)
+        with other.session(session_id="theirs"):
+            batcher.push(EVENT)
+    assert sorted(map(str, sessions_of(ours))) == ["None", "ours"]
+    assert theirs.sent == []
+
+
+async def test_a_session_goes_with_tasks_and_threads_that_begin_in_it() -> None:
+    transport = FakeTransport()
+    async with make_batcher(transport) as batcher:
+
+        async def push() -> Admission:
+            return batcher.push(EVENT)
+
+        with batcher.session(session_id="bound"):
+            task = asyncio.create_task(push())
+            contextvars.copy_context().run(batcher.push, EVENT)
+        assert await task
+    assert sessions_of(transport) == ["bound", "bound"]
+
+
+async def test_a_generator_that_is_closed_elsewhere_leaves_no_session_bound() -> None:
+    transport = FakeTransport()
+    async with make_batcher(transport) as batcher:
+
+        def stream() -> Iterator[None]:
+            with batcher.session(session_id="bound"):
+                yield
+
+        generator = stream()
+        contextvars.copy_context().run(next, generator)
+        generator.close()  # type: ignore[attr-defined]  # it is a generator
+        batcher.push(EVENT)
+    assert sessions_of(transport) == [None]
+
+
+async def test_properties_that_are_too_large_or_odd_never_cost_the_session(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    transport = FakeTransport()
+    async with make_batcher(transport, max_batch_bytes=2048) as batcher:
+        with batcher.session(session_id="large", inputs={"text": "x" * 5000}):
+            batcher.push(EVENT)
+        with batcher.session(session_id="odd", inputs={"number": float("nan"), "thing": object()}):
+            batcher.push(EVENT)
+        with batcher.session(session_id=7, inputs={"text": "\ud800"}):
+            batcher.push(EVENT)
+    assert sorted(map(str, sessions_of(transport))) == ["7", "large", "odd"]
+    assert "larger than 1024 bytes" in caplog.text
+    assert check_ledger(batcher).repaired >= 3
+
+
+async def test_a_session_may_be_closed_twice_and_says_so() -> None:
+    async with make_batcher(FakeTransport()) as batcher:
+        session = batcher.session(session_id="mine")
+        assert repr(session) == "<Session mine open>"
+        session.close()
+        session.close()
+        assert repr(session) == "<Session mine closed>"
+
+
+async def test_a_session_may_be_entered_twice() -> None:
+    transport = FakeTransport()
+    async with make_batcher(transport) as batcher:
+        session = batcher.session(session_id="mine")
+        with session, session:
+            batcher.push(EVENT)
+        batcher.push(EVENT)
+    assert sorted(map(str, sessions_of(transport))) == ["None", "mine"]
+    assert fates(batcher) == {"delivered": 2}
