@@ -134,16 +134,14 @@ def main() -> None:
             for contestant in contestants:
                 runs[contestant.__name__].append(_run(contestant, url))
     print(f"{_EVENTS} events end to end, bodies of up to {_BATCH}, medians of {_ROUNDS} rounds")
-    print(
-        f"  {'':<14}{'events/s':>10}{'CPU, net encodes/event':>25}{'requests':>10}{'delivered':>12}{'twice':>7}"
-    )
+    print(f"  {'':<14}{'events/s':>10}{'net encodes/event':>19}{'requests':>10}{'delivered':>12}{'twice':>7}")
     for name, own in runs.items():
         pairs = list(zip(own, runs["nothing"], strict=True))
         net = statistics.median(run.encodes - base.encodes for run, base in pairs)
         rate = statistics.median(_EVENTS / run.seconds for run in own)
         last = own[-1].counts
         print(
-            f"  {name:<14}{rate:>10,.0f}{net:>25.2f}{last.requests:>10}{last.distinct:>12}"
+            f"  {name:<14}{rate:>10,.0f}{net:>19.2f}{last.requests:>10}{last.distinct:>12}"
             f"{last.events - last.distinct:>7}"
         )
     for name in ("usual_loop", "careful_loop"):

@@ -50,9 +50,14 @@ def _attribute_docstrings(source: str) -> dict[str, str]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ClassDef):
             for field, text in zip(node.body, node.body[1:], strict=False):
-                if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
-                    if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
-                        found[field.target.id] = " ".join(str(text.value.value).split())
+                match field, text:
+                    case (
+                        ast.AnnAssign(target=ast.Name(id=name)),
+                        ast.Expr(value=ast.Constant(value=str(meaning))),
+                    ):
+                        found[name] = " ".join(meaning.split())
+                    case _:
+                        pass
     return found
 
 

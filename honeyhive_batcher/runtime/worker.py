@@ -201,8 +201,7 @@ class Worker:
     def _task(self, main: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         # An empty context: what is bound where the batcher happens to be started (a session, a trace)
         # does not belong to everything it sends.
-        context = contextvars.Context()
-        return self.loop.create_task(main, name=f"honeyhive_batcher.{name}", context=context)
+        return self.loop.create_task(main, name=f"honeyhive_batcher.{name}", context=contextvars.Context())
 
     def _begin(self, attempt: Attempt) -> None:
         send = self._task(self._send(attempt), "send")

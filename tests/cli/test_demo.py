@@ -9,8 +9,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from .conftest import DEADLINE, Command, wait_until
 
 
@@ -166,14 +164,3 @@ def test_a_second_ctrl_c_does_not_wait_for_what_is_queued(command: Command) -> N
     terms = equations(out.splitlines())
     assert terms["unconfirmed"] > 0
     assert "unconfirmed (sent, but no answer came)" in err
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (["--partial", "2"], "partial: 2.0 is not a number from 0 to 1"),
-        (["--db", "no/such/folder.db"], "db: cannot use 'no/such/folder.db': unable to open database file"),
-    ],
-)
-def test_a_wrong_setting_is_one_clear_sentence(command: Command, arguments: list[str], sentence: str) -> None:
-    assert command.run("demo", *arguments) == (2, [], [f"honeyhive-batcher demo: {sentence}"])

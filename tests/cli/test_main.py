@@ -1,8 +1,10 @@
 """`honeyhive-batcher` without a command that runs: help, wrong options, Ctrl-C."""
 
+import os
 import subprocess
 import sys
 from argparse import Namespace
+from pathlib import Path
 
 import pytest
 
@@ -54,3 +56,43 @@ def test_a_wrong_option_is_named(
         cli.main(arguments)
     assert exited.value.code == 2
     assert capsys.readouterr().err.endswith(f"error: {message}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["send", "missing.jsonl"], "cannot read missing.jsonl: No such file or directory"),
+        (["send", "."], "cannot read .: Is a directory"),
+        (["send", "-"], "there is no API key: set HH_API_KEY, or pass --api-key"),
+        (
+            ["send", "-", "--api-key", "a b"],
+            "api_key does not do: Expected visible ASCII characters without spaces",
+        ),
+        (
+            ["send", "-", "--api-key", "k", "--base-url", "ftp://x"],
+            "base_url='ftp://x' does not do: Expected http:// or https:// and a host",
+        ),
+        (
+            ["send", "-", "--api-key", "k", "--batch-size", "0"],
+            "max_batch_events=0 does not do: Expected `int` >= 1",
+        ),
+        (["demo", "--partial", "2"], "partial: 2.0 is not a number from 0 to 1"),
+        (
+            ["demo", "--db", "no/such/folder.db"],
+            "db: cannot use 'no/such/folder.db': unable to open database file",
+        ),
+    ],
+)
+def test_a_wrong_setting_is_one_clear_sentence(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    sentence: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("HH_")]:
+        monkeypatch.delenv(name)
+    assert cli.main(arguments) == 2
+    assert capsys.readouterr() == ("", f"honeyhive-batcher {arguments[0]}: {sentence}\n")
+    assert list(tmp_path.iterdir()) == []

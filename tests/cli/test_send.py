@@ -160,24 +160,6 @@ def test_a_file_for_rejected_lines_that_cannot_be_written_stops_it(command: Comm
     assert table(out)["rejected"] == 2
 
 
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (["missing.jsonl"], "cannot read missing.jsonl: No such file or directory"),
-        (["."], "cannot read .: Is a directory"),
-        (["-"], "there is no API key: set HH_API_KEY, or pass --api-key"),
-        (["-", "--api-key", "a b"], "api_key does not do: Expected visible ASCII characters without spaces"),
-        (
-            ["-", "--api-key", "k", "--base-url", "ftp://x"],
-            "base_url='ftp://x' does not do: Expected http:// or https:// and a host",
-        ),
-        (["-", "--api-key", "k", "--batch-size", "0"], "max_batch_events=0 does not do: Expected `int` >= 1"),
-    ],
-)
-def test_a_wrong_setting_is_one_clear_sentence(command: Command, arguments: list[str], sentence: str) -> None:
-    assert command.run("send", *arguments) == (2, [], [f"honeyhive-batcher send: {sentence}"])
-
-
 def test_a_wrong_variable_is_warned_about_in_one_line(command: Command, hive: Collector) -> None:
     code, _, err = command.run("send", "-", stdin=event_line(1), env=aim(hive) | {"HH_BATCH_SIZE": "many"})
     assert code == 0

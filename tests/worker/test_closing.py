@@ -389,6 +389,20 @@ async def test_tasks_that_are_cancelled_again_and_again_still_end_in_time() -> N
     assert transport.closed == 1
 
 
+async def test_an_end_that_is_cancelled_while_it_waits_for_a_request_lets_go_of_the_transport() -> None:
+    transport = FakeTransport(Behaviour.IGNORE_CANCELLATION)
+    batcher = await started(transport, events=1, flush_interval=0)
+    await asyncio.sleep(1)
+    closing = asyncio.create_task(batcher.aclose(timeout=1))
+    await asyncio.sleep(1.5)
+    assert transport.closed == 0
+    cancel_all()
+    await closing
+    assert now() == 2.5
+    assert transport.closed == 1
+    await asyncio.sleep(60)
+
+
 async def test_a_run_whose_task_is_cancelled_before_its_first_step_sends_all_the_same() -> None:
     transport = FakeTransport()
     batcher = make_batcher(transport)
