@@ -41,7 +41,6 @@ class Schedule:
             (NOW, order, msgspec.structs.replace(attempt, early=True))
             for order, (_, _, attempt) in enumerate(sorted(self._waiting))
         ]
-        self._order = itertools.count(len(self._waiting))
 
     def next(self, now: float) -> Attempt | None:
         """Take the attempt that goes at `now`, if there is one."""

@@ -217,5 +217,5 @@ class Lifecycle:
         self._retire_worker()
         self._engine.abandon()
         self._progress.release_all()
-        self._room.release_all()
+        self._room.release_one()
         self._reporter.closed(before, self._intake.ledger, self._seams.clock())

@@ -94,11 +94,6 @@ class Line:
                     return
                 at += 1  # one whose loop stands still holds nobody up
 
-    def release_all(self) -> None:
-        """Let everybody go on who waits now, to find that it is in vain."""
-        for place in list(self._places):
-            _release(place.waiter)
-
 
 async def undisturbed(task: asyncio.Future[None]) -> bool:
     """Wait for the end of `task` whoever cancels the caller meanwhile; return whether somebody did."""

@@ -117,7 +117,6 @@ class Worker:
             self._deadline = deadline
             self.engine.drain()
         self._deadline = min(self._deadline, deadline)
-        self._room.release_all()
         self.wake()
 
     def retire(self) -> None:
@@ -183,15 +182,15 @@ class Worker:
         return min((instant for instant in instants if instant is not None), default=None)
 
     async def _sleep_until(self, instant: float | None) -> None:
-        if self._is_woken:
-            instant = float("-inf")  # woken by a callback while the engine was being looked at
-        delay = None if instant is None else instant - self._clock()
-        if delay is not None and delay <= 0:
-            await asyncio.sleep(0)  # let the host have its turn
-            return
         self._sleep = self.loop.create_future()
-        timer = None if delay is None else self.loop.call_later(delay, self._wake)
+        timer: asyncio.TimerHandle | None = None
         try:
+            delay = None if instant is None else instant - self._clock()
+            # Looked at after the future is made: a destructor or a signal may push at any point.
+            if self._is_woken or (delay is not None and delay <= 0):
+                await asyncio.sleep(0)  # let the host have its turn
+                return
+            timer = None if delay is None else self.loop.call_later(delay, self._wake)
             await self._sleep
         finally:
             self._sleep = None
@@ -283,7 +282,6 @@ class Worker:
             self._intake.ledger.last_error = f"internal error ({type(self._failure).__name__})"
             self._reporter.failed(self._failure)
         self._tell()
-        self._room.release_all()
         self._reporter.closed(before, self._intake.ledger, self._clock())
 
     async def _let_go(self) -> None:

@@ -159,7 +159,7 @@ def test_a_second_ctrl_c_does_not_wait_for_what_is_queued(command: Command) -> N
         program.send_signal(signal.SIGINT)
         began_at = time.monotonic()
         out, err = program.communicate(timeout=DEADLINE)
-    assert time.monotonic() - began_at < 4  # the flush alone may take 5
+    assert time.monotonic() - began_at < 4  # the flush alone may take 7
     assert program.returncode == 130
     terms = equations(out.splitlines())
     assert terms["unconfirmed"] > 0

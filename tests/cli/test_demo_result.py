@@ -5,10 +5,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from honeyhive_batcher.cli.demo.result import Arrived, complaint, equations, triggers, verdict
+from honeyhive_batcher import Batcher
+from honeyhive_batcher.cli.demo.result import Arrived, arrived, complaint, equations, triggers, verdict
 from honeyhive_batcher.config import BatchLimits, QueueLimits
 from honeyhive_batcher.core.intake import Intake
 from honeyhive_batcher.core.ledger import Statistics
+from honeyhive_batcher.testing import collector
 
 
 def statistics(**changes: Any) -> Statistics:
@@ -69,3 +71,19 @@ def test_requests_that_no_cut_and_no_retry_explains_are_parts_of_batches() -> No
         ("sent again", "2"),
         ("part of a refused batch", "4"),
     ]
+
+
+@pytest.mark.anyio
+async def test_what_arrived_is_looked_up_by_id_and_by_what_a_session_ended_with() -> None:
+    async with collector() as hive, Batcher(**hive.settings()) as batcher:
+        with batcher.session(session_id="ended") as session:
+            batcher.push({"model_name": "m", "event_id": "there"}, session=session)
+            session.outputs = {"answer": "yes"}
+        with batcher.session(session_id="otherwise") as session:
+            batcher.push({"model_name": "m", "event_id": "there too"}, session=session)
+        await batcher.flush()
+        batcher.push({"model_name": "m", "event_id": "there"})
+        await batcher.flush()
+        sessions = {"ended": {"outputs": {"answer": "yes"}}, "otherwise": {"outputs": {"answer": "no"}}}
+        found = arrived(hive, ["there", "there too", "ended", "otherwise", "lost"], sessions)
+    assert found == Arrived(events=2, duplicates=1, endings=1, missing=2)

@@ -4,6 +4,7 @@ import asyncio
 import os
 import select
 import threading
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from honeyhive_batcher.cli.send.event import LineError, read_event
 from honeyhive_batcher.cli.send.lines import Line, LineSplitter
 from honeyhive_batcher.cli.send.rejects import Rejects, rejected_path
 from honeyhive_batcher.cli.send.source import ReadError, Source
+
+from .conftest import DEADLINE
 
 
 @given(st.lists(st.sampled_from([b"\n", b"a", b"bc", b"defghij"]) | st.binary(max_size=6), max_size=30))
@@ -116,6 +119,33 @@ async def test_a_source_knows_how_far_it_is_read(tmp_path: Path) -> None:
     assert (source.position, source.size) == (0, 3)
     assert await all_lines(source) == [Line(1, b"1"), Line(2, b"2")]
     assert source.position == 3
+
+
+@pytest.mark.anyio
+async def test_a_source_is_read_only_a_few_blocks_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    must_wait = threading.Event()
+
+    class Watched(threading.Semaphore):
+        def acquire(self, *how: Any, **more: Any) -> bool:
+            if how or more:  # executors have one as well
+                return super().acquire(*how, **more)
+            if not super().acquire(blocking=False):
+                must_wait.set()
+                super().acquire()
+            return True
+
+    monkeypatch.setattr(threading, "Semaphore", Watched)
+    path = tmp_path / "f"
+    path.write_bytes(b"x" * 99 + b"\n" + (b"y" * 99 + b"\n") * 50_000)
+    source = Source(str(path))
+    async with aclosing(source.lines(1000)) as chunks:
+        first = await anext(chunks)
+        assert await asyncio.to_thread(must_wait.wait, DEADLINE)
+        assert source.position == 3 * 64 * 1024
+        assert len(first) + sum([len(lines) async for lines in chunks]) == 50_001
+        assert source.position == path.stat().st_size
 
 
 @pytest.mark.anyio

@@ -43,7 +43,7 @@ def answer(status: int, retry_after: float | None = None) -> Response:
 
 
 def event(name: str, padding: int = 0) -> bytes:
-    """The JSON of an event; 17 bytes, its name and its padding."""
+    """The JSON of an event: 22 bytes, its name and its padding."""
     return b'{"event_id":"%b","x":"%b"}' % (name.encode(), b"x" * padding)
 
 

@@ -794,4 +794,4 @@ def ids_reply(status: int, ids: list[str]) -> Response:
 
 
 TestEngine = EngineMachine.TestCase
-TestEngine.settings = settings(max_examples=300, stateful_step_count=50, deadline=None)
+TestEngine.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import time
 from email.utils import format_datetime
 
 import pytest
@@ -175,6 +176,15 @@ def test_retry_after_is_understood_in_both_forms_and_bounded(
     value: str | None, seconds: float | None
 ) -> None:
     assert retry_after(value, wall=WALL) == seconds
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="the zone of a process cannot be set here")
+def test_a_date_without_a_zone_is_utc_wherever_the_program_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as context:
+        context.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        assert retry_after("Sun Nov  6 08:50:37 1994", wall=WALL) == 60.0
+    time.tzset()
 
 
 @given(st.integers(0, 10_000))

@@ -82,6 +82,19 @@ async def test_a_batch_that_leaves_lets_as_many_in_as_there_is_room_for() -> Non
     assert fates(batcher) == {"delivered": 8}
 
 
+async def test_room_that_comes_while_it_is_looked_for_is_noticed() -> None:
+    """As when another thread settles between the look and the wait."""
+    lifecycle = make_batcher(FakeTransport())._lifecycle
+    answers = [Admission.QUEUE_FULL, Admission.ACCEPTED]
+
+    def admit() -> Admission:
+        lifecycle._room.release_one()
+        return answers.pop(0)
+
+    assert await lifecycle.wait_for_room(admit, timeout=1) is Admission.ACCEPTED
+    assert now() == 0.0
+
+
 async def test_whoever_finds_the_room_taken_keeps_the_first_place() -> None:
     """Somebody who pushes may come between the release of a waiter and its turn."""
     batcher = await full(FakeTransport(latency=1))

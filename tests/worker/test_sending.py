@@ -1,12 +1,16 @@
 """When requests are sent: by age, by size, and again after a failure."""
 
 import asyncio
+import functools
+import itertools
 
 import pytest
 
+from honeyhive_batcher import Batcher
 from honeyhive_batcher.core.model import Response
+from honeyhive_batcher.runtime.lifecycle import Seams
 from tests.fakes import HANG, OK, REFUSED, RESET, FakeTransport, check_ledger, fates, make_batcher
-from tests.virtual_time import now, until
+from tests.virtual_time import now, run_virtually, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_leaks")]
 
@@ -249,6 +253,16 @@ async def test_send_tasks_that_somebody_cancels_are_ambiguous_and_tried_again() 
         assert fates(batcher) == {"delivered": 1}
 
 
+async def test_send_tasks_that_somebody_cancels_are_the_end_when_duplicates_are_not_wanted() -> None:
+    transport = FakeTransport(HANG)
+    async with make_batcher(transport, max_batch_events=1, on_ambiguous="drop") as batcher:
+        batcher.push(EVENT)
+        await asyncio.sleep(0.25)
+        _cancel("honeyhive_batcher.send")
+        await asyncio.sleep(20)
+        assert fates(batcher) == {"unconfirmed": 1}
+
+
 async def test_send_tasks_that_are_cancelled_before_their_first_step_have_surely_sent_nothing() -> None:
     transport = FakeTransport()
     async with make_batcher(transport, max_batch_events=1, on_ambiguous="drop") as batcher:
@@ -267,6 +281,44 @@ def _cancel(name: str) -> int:
     for task in tasks:
         task.cancel()
     return len(tasks)
+
+
+def test_a_push_in_the_midst_of_the_workers_turn_is_never_overlooked() -> None:
+    """As by a destructor or a signal; here the clock does it, once at each of its readings."""
+    for reading in itertools.count():
+        if not run_virtually(functools.partial(_push_at_a_reading_of_the_clock, reading)):
+            break
+    assert reading > 5
+
+
+async def _push_at_a_reading_of_the_clock(reading: int) -> bool:
+    """Fill a batch at that reading; return whether it was reached before the batch was due by its age."""
+    loop = asyncio.get_running_loop()
+    readings = itertools.count()
+    pushed_at: list[float] = []
+
+    def clock() -> float:
+        if next(readings) == reading:
+            pushed_at.append(loop.time())
+            assert batcher.push(EVENT)
+        return loop.time()
+
+    transport = FakeTransport()
+    seams = Seams(clock=clock, jitter=lambda: 1.0, transport=lambda _config: transport)
+    batcher: Batcher = Batcher(api_key="hh_test", max_batch_events=2, _seams=seams)
+    async with batcher:
+        await asyncio.sleep(0.5)
+        assert batcher.push(EVENT)
+        await asyncio.sleep(5)
+        if not pushed_at:
+            reading = -1  # not while it closes
+            return False
+        if pushed_at[0] <= 0.5:
+            assert transport.instants == [0.5]
+        else:  # before or after the first event was taken, in the turn in which it was due
+            assert transport.instants in ([1.5], [1.5, 2.5])
+        assert fates(batcher) == {"delivered": 2}
+    return True
 
 
 async def test_time_is_the_loops() -> None:

@@ -20,8 +20,8 @@ from honeyhive_batcher.errors import ConfigError
 _DESCRIPTION: Final = (
     "Run a small simulated chat service for some seconds: concurrent requests, sessions, tool calls, now "
     "and then a provider's error. It logs through a Batcher to a local HoneyHive, which misbehaves on "
-    "demand. Ends with the ledger, the requests by size and cause, and the database to look into. Exit "
-    "code 0 when every event arrived, else 1."
+    "demand (and then asks for no wait, unless --retry-after says so). Ends with the ledger, the requests "
+    "by size and cause, and the database to look into. Exit code 0 when every event arrived, else 1."
 )
 
 
@@ -33,11 +33,14 @@ def add_parser(subparsers: Subparsers) -> ArgumentParser:
         description=_DESCRIPTION,
         parents=[fault_options()],
     )
+    # Seconds here are what minutes are elsewhere. With the collector's own "1", a fifth of refusals would
+    # stop everything for most of the time.
+    parser.set_defaults(retry_after="0")
     parser.add_argument(
         "--db", metavar="FILE", type=Path, help="SQLite file (default: a new one in a temporary folder)"
     )
     parser.add_argument(
-        "--seconds", type=_seconds, default=6.0, help="how long the service runs (default: %(default)g)"
+        "--seconds", type=_seconds, default=5.0, help="how long the service runs (default: %(default)g)"
     )
     return parser
 

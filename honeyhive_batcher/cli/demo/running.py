@@ -18,7 +18,7 @@ from honeyhive_batcher.core.ledger import Statistics
 _MAX_BATCH_EVENTS: Final = 50
 _FLUSH_INTERVAL: Final = 0.25
 """Seconds; below the default, so that much happens in a short time."""
-_FLUSH_TIMEOUT: Final = 5.0
+_FLUSH_TIMEOUT: Final = 7.0
 """Seconds that delivering the rest may take after the service has stopped."""
 _PATIENCE: Final = 2.0
 """Seconds beyond the collector's latency that a request may take; a `--hang` is then tried again."""
@@ -43,6 +43,10 @@ async def run_demo(screen: Screen, *, db: Path, faults: Faults, seed: int, secon
             flush_interval=_FLUSH_INTERVAL,
             request_timeout=faults.latency + faults.latency_jitter + _PATIENCE,
             shutdown_timeout=1.0,
+            # A demo has seconds where a program has minutes: it retries sooner, and until it ends.
+            backoff_base=0.1,
+            backoff_max=1.0,
+            max_retries=1000,
             on_delivered=delivered.extend,
         )
 

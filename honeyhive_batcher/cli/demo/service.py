@@ -7,13 +7,13 @@ from honeyhive_batcher.batcher import Batcher
 from honeyhive_batcher.cli.demo.calls import Caller
 from honeyhive_batcher.session import Session
 
-_CUSTOMERS: Final = 6
+_CUSTOMERS: Final = 4
 """Chats at once, each a session."""
 _LABELLERS: Final = 12
 """Small calls at once, without a session."""
 _SPEED: Final = 8
 """How much faster than real ones the simulated calls are; what they log is the time a real one takes."""
-_READING: Final = 0.4
+_READING: Final = 0.5
 """Seconds that a customer reads an answer before writing again."""
 
 

@@ -41,7 +41,7 @@ class Fates:
         self._first_not_sent: int | None = None
 
     def put(self, event_id: str, number: int, data: bytes) -> None:
-        """Note that a line is about to be offered to the batcher."""
+        """Note that a line is about to be offered to the batcher. If it is not, it stays pending."""
         self._pending.setdefault(event_id, deque()).append((number, data))
         self.pending += 1
 
@@ -55,10 +55,6 @@ class Fates:
         """Note that the batcher would not have the line last put under this id."""
         number, data = self._take(event_id, last=True)
         self.reject(number, data, reason)
-
-    def withdraw(self, event_id: str) -> None:
-        """Note that the line last put under this id was not offered after all."""
-        self._count_not_sent(self._take(event_id, last=True)[0])
 
     def on_delivered(self, event_ids: Iterable[str]) -> None:
         """See `Batcher`."""

@@ -145,9 +145,6 @@ class Sending:
                 await self._batcher.put(event)
             except EncodeError as error:
                 fates.reject_put(event_id, str(error))
-            except (ClosedError, asyncio.CancelledError):
-                fates.withdraw(event_id)
-                raise
 
     def _reject_piece(self, line: Line, max_bytes: int) -> None:
         if line.begins:
