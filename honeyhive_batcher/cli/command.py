@@ -1,7 +1,6 @@
 """What a command is made of."""
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
 from typing import Protocol
 
 
@@ -14,7 +13,6 @@ class Subparsers(Protocol):
         *,
         help: str,  # noqa: A002 - argparse calls it so
         description: str,
-        parents: Sequence[ArgumentParser] = (),
     ) -> ArgumentParser:
         """Add a command and return its parser."""
         ...

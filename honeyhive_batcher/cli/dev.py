@@ -3,17 +3,15 @@
 import asyncio
 import errno
 import os
-import signal
 import sys
 import time
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Final
 
 from honeyhive_batcher.cli.command import Subparsers
+from honeyhive_batcher.cli.fault_options import add_fault_options, faults
+from honeyhive_batcher.cli.signals import signals_caught
 from honeyhive_batcher.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -38,32 +36,7 @@ def add_parser(subparsers: Subparsers) -> ArgumentParser:
         "--db", metavar="FILE", type=Path, default=_DEFAULT_DB, help="SQLite file (default: %(default)s)"
     )
     parser.add_argument("--api-key", metavar="KEY", help="the only key accepted (default: any is)")
-    faults = parser.add_argument_group("misbehaviour, also live by POST /_dev/faults")
-    faults.add_argument(
-        "--fail",
-        metavar="STATUS:PROBABILITY",
-        type=_shares,
-        action="append",
-        default=[],
-        help="refuse with this status, for example 429:0.2,503:0.1 (repeatable)",
-    )
-    for name, text in (
-        ("partial", "create only some of a request's events, answer the partial 500"),
-        ("drop-connection", "cut the connection, before or after storing"),
-        ("fail-after-store", "store, then answer a load balancer's 502"),
-        ("garbage", "answer something that is not JSON"),
-        ("hang", "never answer"),
-    ):
-        faults.add_argument(f"--{name}", metavar="PROBABILITY", type=float, default=0.0, help=text)
-    faults.add_argument("--latency", metavar="SECONDS", type=float, default=0.0, help="answer so much later")
-    faults.add_argument(
-        "--latency-jitter", metavar="SECONDS", type=float, default=0.0, help="and up to so much more"
-    )
-    faults.add_argument("--retry-after", metavar="TEXT", help="Retry-After of every --fail")
-    faults.add_argument("--no-echo", action="store_true", help="answer with other ids than the events' own")
-    faults.add_argument(
-        "--seed", type=int, default=0, help="equal seeds, equal faults (default: %(default)s)"
-    )
+    add_fault_options(parser)
     return parser
 
 
@@ -72,7 +45,7 @@ def run(args: Namespace) -> int:
     try:
         if args.db == _DEFAULT_DB:
             _make_default_folder()
-        asyncio.run(_serve(args, _faults(args)))
+        asyncio.run(_serve(args, faults(args)))
     except ConfigError as wrong:
         print(f"honeyhive-batcher dev: {wrong}", file=sys.stderr)
         return 2
@@ -88,7 +61,7 @@ def run(args: Namespace) -> int:
     return 0
 
 
-async def _serve(args: Namespace, faults: "Faults") -> None:
+async def _serve(args: Namespace, misbehaviour: "Faults") -> None:
     # Here, not above: it imports aiohttp, which takes longer than a whole `--help`.
     from honeyhive_batcher.collector import Collector  # noqa: PLC0415
 
@@ -103,13 +76,13 @@ async def _serve(args: Namespace, faults: "Faults") -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             stop.set()
 
-    with _stopping_on_signals(stop):
+    with signals_caught(lambda _number: stop.set()):
         async with Collector(
             host=args.host,
             port=args.port,
             db=args.db,
             api_key=args.api_key,
-            faults=faults,
+            faults=misbehaviour,
             seed=args.seed,
             on_request=lambda request: say(_line(request)),
         ) as hive:
@@ -121,23 +94,6 @@ async def _serve(args: Namespace, faults: "Faults") -> None:
             )
             await stop.wait()
             say(_summary(hive, args.db))
-
-
-@contextmanager
-def _stopping_on_signals(stop: asyncio.Event) -> Generator[None, None, None]:
-    # signal.signal, not loop.add_signal_handler, which Windows does not have.
-    loop = asyncio.get_running_loop()
-    signals = (signal.SIGINT, signal.SIGTERM)
-
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        loop.call_soon_threadsafe(stop.set)
-
-    before = [signal.signal(number, on_signal) for number in signals]
-    try:
-        yield
-    finally:
-        for number, old in zip(signals, before, strict=True):
-            signal.signal(number, old)
 
 
 def _line(request: "StoredRequest") -> str:
@@ -170,23 +126,6 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _faults(args: Namespace) -> "Faults":
-    from honeyhive_batcher.collector import Faults  # noqa: PLC0415  as in _serve
-
-    return Faults(
-        fail={status: share for shares in args.fail for status, share in shares},
-        partial=args.partial,
-        latency=args.latency,
-        latency_jitter=args.latency_jitter,
-        drop_connection=args.drop_connection,
-        fail_after_store=args.fail_after_store,
-        garbage=args.garbage,
-        hang=args.hang,
-        retry_after=args.retry_after,
-        no_echo=args.no_echo,
-    )
-
-
 def _make_default_folder() -> None:
     folder = _DEFAULT_DB.parent
     if not folder.exists():
@@ -199,12 +138,3 @@ def _port(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and int(text) <= 65535):
         raise ArgumentTypeError(f"{text!r} is not a port from 0 to 65535")
     return int(text)
-
-
-def _shares(text: str) -> list[tuple[int, float]]:
-    try:
-        return [
-            (int(status), float(share)) for status, share in (part.split(":") for part in text.split(","))
-        ]
-    except ValueError:
-        raise ArgumentTypeError(f"{text!r} is not STATUS:PROBABILITY, for example 429:0.2") from None

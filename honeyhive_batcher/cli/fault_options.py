@@ -1,40 +1,38 @@
-"""The options of `dev` that make a local HoneyHive misbehave, for other commands."""
+"""The options that make a local HoneyHive misbehave."""
 
-from argparse import ArgumentParser, Namespace
-from typing import TYPE_CHECKING, Any, final
-
-from honeyhive_batcher.cli import dev
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from honeyhive_batcher.collector import Faults
 
-_NOT_FAULTS = {"--port", "--host", "--db", "--api-key"}
 
-
-@final
-class _Picking(ArgumentParser):
-    """Takes options, but for those of `dev` that are no faults."""
-
-    def add_argument(self, *names: Any, **how: Any) -> Any:
-        return None if _NOT_FAULTS.intersection(names) else super().add_argument(*names, **how)
-
-
-@final
-class _Only:
-    """Has `dev` add its options to one parser."""
-
-    def __init__(self, parser: ArgumentParser) -> None:
-        self._parser = parser
-
-    def add_parser(self, name: str, **how: Any) -> ArgumentParser:  # noqa: ARG002 - no command is added
-        return self._parser
-
-
-def fault_options() -> ArgumentParser:
-    """Return a parser to give to others as one of their `parents`."""
-    parser = _Picking(add_help=False)
-    dev.add_parser(_Only(parser))
-    return parser
+def add_fault_options(parser: ArgumentParser) -> None:
+    """Add the options to the parser of a command that runs a collector."""
+    group = parser.add_argument_group("misbehaviour, also live by POST /_dev/faults")
+    group.add_argument(
+        "--fail",
+        metavar="STATUS:PROBABILITY",
+        type=_shares,
+        action="append",
+        default=[],
+        help="refuse with this status, for example 429:0.2,503:0.1 (repeatable)",
+    )
+    for name, text in (
+        ("partial", "create only some of a request's events, answer the partial 500"),
+        ("drop-connection", "cut the connection, before or after storing"),
+        ("fail-after-store", "store, then answer a load balancer's 502"),
+        ("garbage", "answer something that is not JSON"),
+        ("hang", "never answer"),
+    ):
+        group.add_argument(f"--{name}", metavar="PROBABILITY", type=float, default=0.0, help=text)
+    group.add_argument("--latency", metavar="SECONDS", type=float, default=0.0, help="answer so much later")
+    group.add_argument(
+        "--latency-jitter", metavar="SECONDS", type=float, default=0.0, help="and up to so much more"
+    )
+    group.add_argument("--retry-after", metavar="TEXT", help="Retry-After of every --fail")
+    group.add_argument("--no-echo", action="store_true", help="answer with other ids than the events' own")
+    group.add_argument("--seed", type=int, default=0, help="equal seeds, equal faults (default: %(default)s)")
 
 
 def faults(args: Namespace) -> "Faults":
@@ -49,3 +47,12 @@ def faults(args: Namespace) -> "Faults":
     given = {name: value for name, value in vars(args).items() if name in Faults.__struct_fields__}
     given["fail"] = {status: share for shares in args.fail for status, share in shares}
     return Faults(**given)
+
+
+def _shares(text: str) -> list[tuple[int, float]]:
+    try:
+        return [
+            (int(status), float(share)) for status, share in (part.split(":") for part in text.split(","))
+        ]
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r} is not STATUS:PROBABILITY, for example 429:0.2") from None

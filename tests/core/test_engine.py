@@ -96,7 +96,8 @@ def test_a_barrier_counts_what_was_held_when_it_was_raised_and_nothing_else() ->
 def test_a_body_is_at_most_max_batch_bytes_long() -> None:
     for padding, together in [(478, 2), (479, 2), (480, 1)]:
         rig = Rig(max_batch_bytes=1024)
-        rig.push("a", "b", padding=padding)
+        rig.push("a", padding=479)
+        rig.push("b", padding=padding)
         rig.flush()
         rig.poll()
         assert len(rig.sent[0].ids) == together

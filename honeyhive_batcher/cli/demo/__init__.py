@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from honeyhive_batcher.cli.command import Subparsers
-from honeyhive_batcher.cli.fault_options import fault_options, faults
+from honeyhive_batcher.cli.fault_options import add_fault_options, faults
 from honeyhive_batcher.cli.log import library_log
 from honeyhive_batcher.cli.screen import open_screen
 from honeyhive_batcher.errors import ConfigError
@@ -31,8 +31,8 @@ def add_parser(subparsers: Subparsers) -> ArgumentParser:
         "demo",
         help="see the library at work, without an account",
         description=_DESCRIPTION,
-        parents=[fault_options()],
     )
+    add_fault_options(parser)
     # Seconds here are what minutes are elsewhere. With the collector's own "1", a fifth of refusals would
     # stop everything for most of the time.
     parser.set_defaults(retry_after="0")
