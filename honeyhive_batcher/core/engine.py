@@ -21,14 +21,12 @@ An accepted event is in exactly one place:
                       └───┴─► the later pieces of a refused batch (trial)
 """
 
-import enum
 from typing import assert_never, final
 
 import msgspec
 
 from honeyhive_batcher.config import RetryLimits
-from honeyhive_batcher.core import wire
-from honeyhive_batcher.core.batching import halves
+from honeyhive_batcher.core import verdict, wire
 from honeyhive_batcher.core.intake import Intake
 from honeyhive_batcher.core.model import (
     Attempt,
@@ -37,36 +35,16 @@ from honeyhive_batcher.core.model import (
     Endpoint,
     Failure,
     Fate,
-    Fragment,
     Jitter,
+    Phase,
     Reply,
     Response,
 )
 from honeyhive_batcher.core.pacing import Pacing
-from honeyhive_batcher.core.repair import mend
 from honeyhive_batcher.core.retry import Budget, held_attempt, next_attempt
 from honeyhive_batcher.core.schedule import NOW, Schedule
-from honeyhive_batcher.core.trial import Piece, Trial
-from honeyhive_batcher.core.verdict import (
-    Ambiguous,
-    Delivered,
-    Misconfigured,
-    NotNow,
-    Partly,
-    Refused,
-    TooLarge,
-    Unattributed,
-    judge,
-)
+from honeyhive_batcher.core.trial import Piece, Trial, mended_batch
 from honeyhive_batcher.errors import InternalError
-
-
-class Phase(enum.Enum):
-    """The life of one run."""
-
-    OPEN = "open"
-    DRAINING = "draining"
-    CLOSED = "closed"
 
 
 @final
@@ -137,53 +115,52 @@ class Engine:
         """
         if attempt not in self._in_flight:
             raise InternalError("a reply came for an attempt that is not in flight")
-        in_flight = len(self._in_flight)
-        started_at = self._in_flight.pop(attempt)
+        in_flight, started_at = len(self._in_flight), self._in_flight.pop(attempt)
         self._ledger.in_flight = in_flight - 1
-        verdict = judge(attempt.batch, reply)
+        said = verdict.judge(attempt.batch, reply)
         held_until = now
         if isinstance(reply, Response) and reply.retry_after is not None:
             self._pacing.asked_to_wait(until=now + reply.retry_after)
-        match verdict:
-            case NotNow() | Ambiguous():
+        match said:
+            case verdict.NotNow() | verdict.Ambiguous():
                 self._pacing.failed(started_at=started_at, now=now)
-            case Misconfigured():
+            case verdict.Misconfigured():
                 held_until = self._pacing.misconfigured(now=now)
             case _:
                 self._pacing.succeeded(in_flight=in_flight)
                 self._schedule.budget.succeeded()
         self._ledger.endpoint = self._pacing.endpoint
-        if not isinstance(verdict, Delivered):
-            self._ledger.last_error = verdict.cause
-        match verdict:
-            case Delivered():
+        if not isinstance(said, verdict.Delivered):
+            self._ledger.last_error = said.cause
+        match said:
+            case verdict.Delivered():
                 self._settle(attempt, Fate.DELIVERED)
-            case Unattributed():
+            case verdict.Unattributed():
                 self._settle(attempt, Fate.UNCONFIRMED)
-            case Partly():
-                self._complete_partly(attempt, verdict, now)
-            case NotNow():
-                self._again(attempt, now, reached=not verdict.unsent)
-            case Ambiguous() if self._retry.on_ambiguous == "drop":
+            case verdict.Partly():
+                self._complete_partly(attempt, said, now)
+            case verdict.NotNow():
+                self._again(attempt, now, reached=not said.unsent)
+            case verdict.Ambiguous() if self._retry.on_ambiguous == "drop":
                 self._settle(attempt, Fate.UNCONFIRMED)
-            case Ambiguous():
+            case verdict.Ambiguous():
                 self._again(msgspec.structs.replace(attempt, maybe_sent=True), now, reached=True)
-            case TooLarge():
+            case verdict.TooLarge():
                 self._split(attempt)
-            case Refused():
+            case verdict.Refused():
                 self._bisect(attempt)
-            case Misconfigured():
+            case verdict.Misconfigured():
                 self._schedule.wait(held_attempt(attempt, until=held_until))
             case _:
-                assert_never(verdict)
+                assert_never(said)
 
-    def _complete_partly(self, attempt: Attempt, verdict: Partly, now: float) -> None:
+    def _complete_partly(self, attempt: Attempt, said: verdict.Partly, now: float) -> None:
         """Settle what is named and send the rest again, alone; drop it when it is accounted for once
         more and nothing else was created.
         """
-        rest = verdict.rest
+        rest = said.rest
         closing = attempt.batch.closing
-        delivered = verdict.delivered
+        delivered = said.delivered
         if closing is not None and delivered:
             delivered = (*delivered, closing)  # its properties came with what was created
         elif closing is not None:
@@ -194,22 +171,14 @@ class Engine:
             if attempt.trial is not None:
                 attempt.trial.accepted()
         remainder = msgspec.structs.replace(
-            attempt, batch=Batch(key=attempt.batch.key, fragments=rest), suspect=verdict.accounted
+            attempt, batch=Batch(key=attempt.batch.key, fragments=rest), suspect=said.accounted
         )
-        if verdict.accounted and attempt.suspect and not delivered:
+        if said.accounted and attempt.suspect and not delivered:
             self._settle(remainder, Fate.DROPPED, DropReason.REJECTED)
         else:
-            exhausted = DropReason.REJECTED if verdict.accounted else DropReason.RETRIES_EXHAUSTED
-            self._again(remainder, now, reached=True, exhausted=exhausted)
+            self._again(remainder, now, reached=True, left_out=said.accounted)
 
-    def _again(
-        self,
-        attempt: Attempt,
-        now: float,
-        *,
-        reached: bool,
-        exhausted: DropReason = DropReason.RETRIES_EXHAUSTED,
-    ) -> None:
+    def _again(self, attempt: Attempt, now: float, *, reached: bool, left_out: bool = False) -> None:
         """Let an attempt be followed by another, or give its batch up."""
         following = next_attempt(
             self._retry,
@@ -222,13 +191,13 @@ class Engine:
         if following is not None:
             self._schedule.wait(following)
         else:
-            self._settle(attempt, Fate.DROPPED, exhausted)
+            reason = DropReason.REJECTED if left_out else DropReason.RETRIES_EXHAUSTED
+            self._settle(attempt, Fate.DROPPED, reason)
 
     def _split(self, attempt: Attempt) -> None:
         """Send the halves of a batch that was too large, and remember the size that was."""
         alone = self._without_closing(attempt)
-        events = alone.batch.events
-        if len(events) < 2:
+        if len(alone.batch.events) < 2:
             if alone is not attempt:  # the closing may be what was too large
                 self._schedule.add(alone)
             else:
@@ -236,18 +205,17 @@ class Engine:
             return
         self._intake.limit_body(max(1, wire.body_size(attempt.batch) // 2))
         if attempt.trial is not None:
-            attempt.trial.split(_piece(alone))
+            attempt.trial.split(Piece.of(alone))
             self._advance(attempt)
         else:
-            for half in halves(events):
-                piece = Piece(fragments=half, maybe_sent=attempt.maybe_sent)
-                self._schedule.add(_attempt(alone, piece, None))
+            for half in Piece.of(alone).halves():
+                self._schedule.add(half.attempt(alone, None))
 
     def _bisect(self, attempt: Attempt) -> None:
         """Find the poison in a refused batch and drop it alone; drop all when all is refused."""
         trial: Trial | None = attempt.trial
         if trial is None:
-            mended = _mended(attempt.batch)
+            mended = mended_batch(attempt.batch)
             if mended is not None:
                 self._schedule.add(msgspec.structs.replace(attempt, batch=mended))
                 return
@@ -257,8 +225,8 @@ class Engine:
             self._schedule.add(alone)
             return
         alone = msgspec.structs.replace(alone, trial=trial)
-        if trial.refused(_piece(alone)):
-            self._give_up(_piece(alone), DropReason.REJECTED)
+        if trial.refused(Piece.of(alone)):
+            self._give_up(Piece.of(alone), DropReason.REJECTED)
         if trial.is_hopeless:
             self._is_systemic = True
             self._ledger.last_error = f"{self._ledger.last_error} for every event, so not for one of them"
@@ -276,7 +244,7 @@ class Engine:
 
     def _settle(self, attempt: Attempt, fate: Fate, reason: DropReason | None = None) -> None:
         if reason is not None:
-            self._give_up(_piece(attempt), reason)
+            self._give_up(Piece.of(attempt), reason)
         else:
             self._intake.settle(attempt.batch.fragments, fate)
         if fate is Fate.DELIVERED:
@@ -298,7 +266,7 @@ class Engine:
         """Send the next piece of a trial, now that the one before is done."""
         piece = attempt.trial.next() if attempt.trial is not None else None
         if piece is not None:
-            self._schedule.add(_attempt(attempt, piece, attempt.trial))
+            self._schedule.add(piece.attempt(attempt, attempt.trial))
 
     # The end of a run.
 
@@ -316,7 +284,7 @@ class Engine:
             self._intake.settle(attempt.batch.fragments, Fate.UNCONFIRMED)
         waiting = self._schedule.take_all()
         for attempt in waiting:
-            self._give_up(_piece(attempt), reason)
+            self._give_up(Piece.of(attempt), reason)
         for attempt in (*self._in_flight, *waiting):
             if attempt.trial is not None:
                 for piece in attempt.trial.take_all():
@@ -330,25 +298,3 @@ class Engine:
         """Take it that no reply will come to anything in flight."""
         for attempt in list(self._in_flight):
             self.complete(attempt, Failure(cause=cause, unsent=False), now)
-
-
-def _piece(attempt: Attempt) -> Piece:
-    return Piece(fragments=attempt.batch.fragments, maybe_sent=attempt.maybe_sent)
-
-
-def _attempt(attempt: Attempt, piece: Piece, trial: Trial | None) -> Attempt:
-    """Return the first attempt of a part of a batch."""
-    batch = Batch(key=attempt.batch.key, fragments=piece.fragments)
-    return Attempt(batch=batch, maybe_sent=piece.maybe_sent, trial=trial)
-
-
-def _mended(batch: Batch) -> Batch | None:
-    """Return the batch with what is not JSON made so, or None if there is nothing to mend. See `mend`."""
-    mended: dict[Fragment, Fragment] = {}
-    for fragment in batch.events:
-        data = mend(fragment.data)
-        if data is not None and data != fragment.data:  # else it would be sent again for ever
-            mended[fragment] = msgspec.structs.replace(fragment, data=data)
-    if not mended:
-        return None
-    return Batch(key=batch.key, fragments=tuple(mended.get(each, each) for each in batch.fragments))

@@ -188,6 +188,14 @@ class Settlement(Struct, frozen=True, kw_only=True):
     event_ids: tuple[str, ...]
 
 
+class Phase(enum.Enum):
+    """The life of one run."""
+
+    OPEN = "open"
+    DRAINING = "draining"
+    CLOSED = "closed"
+
+
 class Endpoint(enum.StrEnum):
     """How the endpoint has answered lately."""
 

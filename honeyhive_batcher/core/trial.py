@@ -8,10 +8,12 @@ of these is of the largest piece left, so that some bad events in a row do not l
 import math
 from typing import final
 
+import msgspec
 from msgspec import Struct
 
 from honeyhive_batcher.core.batching import halves
-from honeyhive_batcher.core.model import Fragment
+from honeyhive_batcher.core.model import Attempt, Batch, Fragment
+from honeyhive_batcher.core.repair import mend
 
 _WHEN_SYSTEMIC = 3
 """Refusals that are enough when the batch before was refused event by event."""
@@ -23,6 +25,24 @@ class Piece(Struct, frozen=True, eq=False, kw_only=True):
     fragments: tuple[Fragment, ...]
     maybe_sent: bool
     """An attempt that carried it may have arrived."""
+
+    @classmethod
+    def of(cls, attempt: Attempt) -> "Piece":
+        """Return what an attempt carries."""
+        return cls(fragments=attempt.batch.fragments, maybe_sent=attempt.maybe_sent)
+
+    def halves(self) -> "tuple[Piece, Piece]":
+        """Return the two halves of more than one fragment."""
+        first, second = halves(self.fragments)
+        return (
+            Piece(fragments=first, maybe_sent=self.maybe_sent),
+            Piece(fragments=second, maybe_sent=self.maybe_sent),
+        )
+
+    def attempt(self, whole: Attempt, trial: "Trial | None") -> Attempt:
+        """Return the first attempt of this part of what `whole` carried."""
+        batch = Batch(key=whole.batch.key, fragments=self.fragments)
+        return Attempt(batch=batch, maybe_sent=self.maybe_sent, trial=trial)
 
 
 @final
@@ -49,11 +69,7 @@ class Trial:
 
     def split(self, piece: Piece) -> None:
         """Try the halves of a piece instead of all of it."""
-        first, second = halves(piece.fragments)
-        self._pieces += [
-            Piece(fragments=second, maybe_sent=piece.maybe_sent),
-            Piece(fragments=first, maybe_sent=piece.maybe_sent),
-        ]
+        self._pieces += reversed(piece.halves())
 
     def accepted(self) -> None:
         """Note that the server took an event of this batch."""
@@ -75,3 +91,15 @@ class Trial:
         """Take all pieces out."""
         pieces, self._pieces = self._pieces, []
         return pieces
+
+
+def mended_batch(batch: Batch) -> Batch | None:
+    """Return the batch with what is not JSON made so, or None if there is nothing to mend. See `mend`."""
+    mended: dict[Fragment, Fragment] = {}
+    for fragment in batch.events:
+        data = mend(fragment.data)
+        if data is not None and data != fragment.data:  # else it would be sent again for ever
+            mended[fragment] = msgspec.structs.replace(fragment, data=data)
+    if not mended:
+        return None
+    return Batch(key=batch.key, fragments=tuple(mended.get(each, each) for each in batch.fragments))

@@ -6,8 +6,7 @@ from collections.abc import Iterable
 import pytest
 
 from honeyhive_batcher.core import wire
-from honeyhive_batcher.core.engine import Phase
-from honeyhive_batcher.core.model import Admission, DropReason, Endpoint, Fate, Reply, Response
+from honeyhive_batcher.core.model import Admission, DropReason, Endpoint, Fate, Phase, Reply, Response
 from honeyhive_batcher.errors import InternalError
 from tests.core.rig import LOST, UNSENT, Rig, Sent, Server, answer, body_of, event, named, session
 

@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from honeyhive_batcher.config import Config
 from honeyhive_batcher.core import wire
 from honeyhive_batcher.core.encoding import Encoded
-from honeyhive_batcher.core.engine import Engine, Phase
+from honeyhive_batcher.core.engine import Engine
 from honeyhive_batcher.core.intake import Intake
 from honeyhive_batcher.core.ledger import Barrier
 from honeyhive_batcher.core.model import (
@@ -33,6 +33,7 @@ from honeyhive_batcher.core.model import (
     Fate,
     Fragment,
     GroupKey,
+    Phase,
     Reply,
     Response,
 )

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from honeyhive_batcher import Admission, ClosedError
-from honeyhive_batcher.core.engine import Engine, Phase
+from honeyhive_batcher.core.engine import Engine
 from honeyhive_batcher.core.intake import Intake
-from honeyhive_batcher.core.model import DropReason, Fate
+from honeyhive_batcher.core.model import DropReason, Fate, Phase
 from honeyhive_batcher.errors import InternalError
 from tests.fakes import HANG, FakeTransport, check_ledger, fates, make_batcher
 from tests.virtual_time import now
