@@ -7,25 +7,18 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self, Unpack, final
 
-from msgspec import UNSET, Struct
+from msgspec import Struct
 
 from honeyhive_batcher.config import Config, Hooks
-from honeyhive_batcher.core.encoding import (
-    FAILURES,
-    Encoded,
-    EventEncoder,
-    Refusal,
-    encode_within,
-    struct_fields,
-)
+from honeyhive_batcher.core.encoding import Encoded, EventEncoder, Refusal, struct_fields
 from honeyhive_batcher.core.intake import Intake
 from honeyhive_batcher.core.ledger import Statistics
 from honeyhive_batcher.core.model import SESSIONLESS, Admission, GroupKey
-from honeyhive_batcher.core.repair import repair
+from honeyhive_batcher.core.repair import encode_anyway, repair
 from honeyhive_batcher.errors import ClosedError, EncodeError
 from honeyhive_batcher.events import SessionProperties
 from honeyhive_batcher.runtime.lifecycle import FlushResult, Lifecycle, Seams
-from honeyhive_batcher.session import Session, current
+from honeyhive_batcher.session import Session, bound_session, current
 from honeyhive_batcher.settings import Settings
 
 logger = logging.getLogger("honeyhive_batcher")
@@ -269,7 +262,7 @@ class Batcher:
 
     def _admit(self, event: Any, encoded: Encoded, session: Session | None, *, wait: bool) -> Admission:
         if session is None:
-            session = self._bound_session(event)
+            session = bound_session(self, event)
         if session is None:
             return self._intake.admit(encoded, SESSIONLESS, self._clock(), wait=wait)
         admission = self._intake.admit(encoded, session.key, self._clock(), wait=wait)
@@ -277,23 +270,11 @@ class Batcher:
             session.has_events = True
         return admission
 
-    def _bound_session(self, event: Any) -> Session | None:
-        session = current.get()
-        while session is not None and session.owner is not self:
-            session = session.outer  # that one is of another batcher
-        if session is not None:
-            own = (
-                event.get("session_id") if isinstance(event, Mapping) else getattr(event, "session_id", UNSET)
-            )
-            if own is not None and own is not UNSET:
-                return None
-        return session
-
     async def _put_later(
         self, event: object, encoded: Encoded, session: Session | None, timeout: float | None
     ) -> Admission:
         if session is None:
-            session = self._bound_session(event)
+            session = bound_session(self, event)
         try:
             return await self._lifecycle.wait_for_room(
                 lambda: self._admit(event, encoded, session, wait=True), timeout
@@ -307,15 +288,10 @@ class Batcher:
     def encode_session(self, fields: Mapping[str, Any]) -> bytes:
         """Return the JSON of a session's fields; of more than half a body only what names it is kept."""
         max_bytes = self._config.batch.max_batch_bytes // 2
-        try:
-            data = encode_within(fields, max_bytes)
-            repairs = 0
-        except FAILURES:
-            data, repairs = repair(fields, max_bytes)
+        data, repairs = encode_anyway(fields, max_bytes)
         if data is None:
             names = {name: fields[name] for name in ("event_id", "session_id") if name in fields}
-            data = encode_within(names, max_bytes)
-            repairs = 1
+            data, repairs = encode_anyway(names, max_bytes)[0], 1
             logger.warning(
                 "the properties of a session are larger than %d bytes and were left out", max_bytes
             )

@@ -5,10 +5,12 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Protocol, Self, final
 
-from msgspec import Struct
+import msgspec
+from msgspec import UNSET
 
 from honeyhive_batcher.core.encoding import Encoded
 from honeyhive_batcher.core.model import GroupKey
+from honeyhive_batcher.core.repair import encode_anyway
 
 current: contextvars.ContextVar["Session | None"] = contextvars.ContextVar(
     "honeyhive_batcher_session", default=None
@@ -17,6 +19,8 @@ current: contextvars.ContextVar["Session | None"] = contextvars.ContextVar(
 
 _CLOSING_FIELDS = ("outputs", "metrics", "feedback", "error", "metadata", "user_properties")
 """What may be set until the session ends."""
+
+_MAX_OUTPUTS = 8 * 1024 * 1024  # bytes looked at to see whether it is an object; no body can be larger
 
 
 class SessionOwner(Protocol):
@@ -55,7 +59,6 @@ class Session:
         self.metadata: Any = opening.get("metadata")
         self.user_properties: Any = opening.get("user_properties")
         self._owner = owner
-        self._opening = opening
         self.key = GroupKey(session_id=self.session_id, properties=owner.encode_session(opening))
         """The group of its events; another one after `close`, with the final properties."""
         self.has_events = False
@@ -96,23 +99,35 @@ class Session:
         if self._is_closed:
             return
         self._is_closed = True
-        final_fields = dict(self._opening)
-        for name in _CLOSING_FIELDS:
-            value = getattr(self, name)
-            if value is not None:
-                final_fields[name] = value
-        outputs = final_fields.get("outputs")
-        if outputs is not None and not isinstance(outputs, (Mapping, Struct)):
-            final_fields["outputs"] = {"output": outputs}
-        properties = self._owner.encode_session(final_fields)
+        closing = {name: value for name in _CLOSING_FIELDS if (value := getattr(self, name)) is not None}
+        if "outputs" in closing:
+            closing["outputs"] = _as_object(closing["outputs"])
+        # From the bytes of the beginning: what the application did to its own objects since is not ours.
+        opening = msgspec.json.decode(self.key.properties, type=dict[str, msgspec.Raw])
+        properties = self._owner.encode_session({**opening, **closing})
         if properties == self.key.properties:
             return
         key = self.key
         self.key = GroupKey(session_id=self.session_id, properties=properties)
         if self.has_events:
-            update = {name: final_fields[name] for name in _CLOSING_FIELDS if name in final_fields}
-            body = self._owner.encode_session({"event_id": self.session_id, **update})
+            body = self._owner.encode_session({"event_id": self.session_id, **closing})
             self._owner.close_session(key, Encoded(body, self.session_id, 0), properties)
 
     def __repr__(self) -> str:
         return f"<Session {self.session_id} {'closed' if self._is_closed else 'open'}>"
+
+
+def bound_session(owner: SessionOwner, event: object) -> Session | None:
+    """Return the innermost session of `owner` that is bound here, unless the event names one itself."""
+    session = current.get()
+    while session is not None and session.owner is not owner:
+        session = session.outer  # that one is of another batcher
+    if session is None:
+        return None
+    own = event.get("session_id") if isinstance(event, Mapping) else getattr(event, "session_id", UNSET)
+    return session if own is None or own is UNSET else None
+
+
+def _as_object(outputs: Any) -> Any:
+    data, _ = encode_anyway(outputs, _MAX_OUTPUTS)
+    return outputs if data is None or data.startswith(b"{") else {"output": outputs}

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from honeyhive_batcher.core.encoding import Encoded
 from honeyhive_batcher.core.model import GroupKey
@@ -24,7 +24,10 @@ class Owner:
         self.closed: list[tuple[GroupKey, Encoded, bytes]] = []
 
     def encode_session(self, fields: Mapping[str, Any]) -> bytes:
-        return json.dumps(fields, default=lambda value: {"answer": value.answer}).encode()
+        def default(value: Any) -> Any:
+            return json.loads(bytes(value)) if isinstance(value, Raw) else {"answer": value.answer}
+
+        return json.dumps(fields, default=default).encode()
 
     def close_session(self, key: GroupKey, update: Encoded, properties: bytes) -> object:
         self.closed.append((key, update, properties))
@@ -70,6 +73,16 @@ def test_a_session_that_did_not_change_sends_nothing_when_it_ends(owner: Owner) 
     session.close()
     assert owner.closed == []
     assert session.key is key
+
+
+def test_what_the_application_does_to_its_own_objects_later_is_not_sent(owner: Owner) -> None:
+    question = {"question": "first"}
+    session = owner.session(inputs=question)
+    question["question"] = "second"
+    session.outputs = {"answer": 1}
+    session.close()
+    ((_, _, properties),) = owner.closed
+    assert json.loads(properties)["inputs"] == {"question": "first"}
 
 
 def test_what_was_set_is_sent_when_it_ends(owner: Owner) -> None:

@@ -45,6 +45,14 @@ def repair(value: object, max_bytes: int) -> tuple[bytearray | None, int]:
         return None, walk.repairs
 
 
+def encode_anyway(value: object, max_bytes: int) -> tuple[bytearray | None, int]:
+    """Return the same as `repair`, but walk only if the encoder cannot have `value` as it is."""
+    try:
+        return encode_within(value, max_bytes), 0
+    except FAILURES:
+        return repair(value, max_bytes)
+
+
 _BARE_NUMBER = re.compile(rb'("(?:[^"\\]|\\.)*")|-?(?:s?NaN\d*|Infinity)', re.DOTALL)
 
 

@@ -64,7 +64,6 @@ class Worker:
         self._clock = clock
         self._sends: set[asyncio.Task[None]] = set()
         self._sleep: asyncio.Future[None] | None = None
-        self._is_woken = False
         self._deadline: float | None = None  # when a drain ends; None while the run is open
         self._before_drain: Statistics | None = None
         self._failure: Exception | None = None
@@ -133,14 +132,13 @@ class Worker:
         return self.engine.phase is Phase.CLOSED or self.engine.is_stalled
 
     def _wake(self) -> None:
-        self._is_woken = True
         if self._sleep is not None and not self._sleep.done():
             self._sleep.set_result(None)
 
     async def _run(self) -> None:
         try:
             while not self._is_retired and not self._is_over():
-                self._is_woken = False
+                self._sleep = self.loop.create_future()  # what happens from here on cuts it short
                 for attempt in self.engine.poll(self._clock()):
                     self._begin(attempt)
                 self._tell()
@@ -182,18 +180,15 @@ class Worker:
         return min((instant for instant in instants if instant is not None), default=None)
 
     async def _sleep_until(self, instant: float | None) -> None:
-        self._sleep = self.loop.create_future()
-        timer: asyncio.TimerHandle | None = None
+        assert self._sleep is not None
+        delay = None if instant is None else instant - self._clock()
+        if self._sleep.done() or (delay is not None and delay <= 0):
+            await asyncio.sleep(0)  # let the host have its turn
+            return
+        timer = None if delay is None else self.loop.call_later(delay, self._wake)
         try:
-            delay = None if instant is None else instant - self._clock()
-            # Looked at after the future is made: a destructor or a signal may push at any point.
-            if self._is_woken or (delay is not None and delay <= 0):
-                await asyncio.sleep(0)  # let the host have its turn
-                return
-            timer = None if delay is None else self.loop.call_later(delay, self._wake)
             await self._sleep
         finally:
-            self._sleep = None
             if timer is not None:
                 timer.cancel()
 

@@ -123,6 +123,13 @@ async def test_as_much_of_an_answer_is_read_as_asked_for() -> None:
         assert reply == Response(status=200, body=b"x" * 1234)
 
 
+async def test_an_answer_is_not_unpacked() -> None:
+    packed = gzip.compress(b"{}" * 1000)
+    fault = endless(packed, times=1, headers=f"Content-Encoding: gzip\r\nContent-Length: {len(packed)}")
+    async with RawServer(fault) as server:
+        assert await send(server) == Response(status=200, body=packed)
+
+
 async def test_endless_headers_are_not_read_for_ever() -> None:
     async def answer(connection: Connection) -> bool:
         await connection.request()

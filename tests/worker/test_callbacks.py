@@ -122,6 +122,21 @@ async def test_one_that_is_told_of_an_eviction_may_push() -> None:
     assert fates(batcher) == {"evicted": 2, "delivered": 1}
 
 
+async def test_one_that_pushes_whenever_it_is_told_does_not_keep_the_event_loop_to_itself() -> None:
+    def push_always(_: tuple[str, ...], __: str) -> None:
+        batcher.push(EVENT)
+
+    batcher: Batcher = make_batcher(
+        FakeTransport(), max_queue_events=1, overflow="drop_oldest", on_dropped=push_always
+    )
+    async with batcher:
+        batcher.push(EVENT)
+        batcher.push(EVENT)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert check_ledger(batcher).dropped["evicted"] > 10
+
+
 @pytest.mark.parametrize("verb", [Batcher.flush, Batcher.aclose, lambda it: it.put(EVENT)])
 async def test_one_may_begin_to_flush_put_and_close(verb: Callable[[Batcher], Any]) -> None:
     tasks: list[asyncio.Task[Any]] = []
