@@ -78,7 +78,8 @@ class Batcher:
         return batcher
 
     def _set_up(self, config: Config, hooks: Hooks, seams: Seams) -> None:
-        self._config = config
+        self.config = config
+        """The settings in force."""
         self._before_send = hooks.before_send
         self._new_id = seams.new_id
         self._clock = seams.clock
@@ -96,11 +97,6 @@ class Batcher:
         self._has_warned_closed = False
         self._puts = 0
         self._lifecycle = Lifecycle(config, hooks, self._intake, seams)
-
-    @property
-    def config(self) -> Config:
-        """The settings in force."""
-        return self._config
 
     # Producing.
 
@@ -165,7 +161,7 @@ class Batcher:
         when it is not given; `session_name` and `source` come from the settings when they are not.
         """
         given = struct_fields(properties) if isinstance(properties, Struct) else dict(properties or {})
-        defaults = self._config.defaults
+        defaults = self.config.defaults
         fields: dict[str, Any] = {"session_name": defaults.session_name, "source": defaults.source}
         fields = {name: value for name, value in fields.items() if value is not None}
         return Session(self, {**fields, **given, **more}, self._new_id)
@@ -287,7 +283,7 @@ class Batcher:
 
     def encode_session(self, fields: Mapping[str, Any]) -> bytes:
         """Return the JSON of a session's fields; of more than half a body only what names it is kept."""
-        max_bytes = self._config.batch.max_batch_bytes // 2
+        max_bytes = self.config.batch.max_batch_bytes // 2
         data, repairs = encode_anyway(fields, max_bytes)
         if data is None:
             names = {name: fields[name] for name in ("event_id", "session_id") if name in fields}
