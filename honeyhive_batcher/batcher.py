@@ -4,7 +4,6 @@ import asyncio
 import logging
 import warnings
 from collections.abc import Callable, Mapping
-from types import TracebackType
 from typing import Any, Self, Unpack, final
 
 from msgspec import Struct
@@ -66,7 +65,7 @@ class Batcher:
     def from_env(cls, environ: Mapping[str, str] | None = None, **settings: Any) -> Self:
         """Make a batcher from the environment (`os.environ`); arguments win over variables.
 
-        A variable whose value does not do is warned about, and its default is used.
+        A variable whose value is not valid is warned about, and its default is used.
 
         Raises:
             ConfigError: There is no usable API key, or an argument is wrong.
@@ -212,12 +211,7 @@ class Batcher:
     async def __aenter__(self) -> Self:
         return await self.start()
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_exception: object) -> None:
         await self.aclose()
 
     def __del__(self) -> None:
@@ -225,6 +219,8 @@ class Batcher:
         if lifecycle is not None and lifecycle.is_owed_a_close:
             lifecycle.forget()
             held = self._intake.ledger.held_events
+            if lifecycle.state == "not started":
+                logger.warning("a Batcher was never started: %d events are lost", held)
             warnings.warn(
                 f"a Batcher was not closed, with {held} events held: use `async with`, or `await aclose()`",
                 ResourceWarning,

@@ -56,9 +56,9 @@ class _Part(Struct, frozen=True, kw_only=True):
                 checked = msgspec.convert(value, hint)
             except msgspec.ValidationError as error:
                 shown = f"{name}={value!r}" if name != "api_key" else name  # a key is never shown
-                raise ConfigError(f"{shown} does not do: {error}") from None
+                raise ConfigError(f"{shown} is not valid: {error}") from None
             if isinstance(checked, float) and not math.isfinite(checked):
-                raise ConfigError(f"{name}={value!r} does not do: Expected a finite number")
+                raise ConfigError(f"{name}={value!r} is not valid: Expected a finite number")
             msgspec.structs.force_setattr(self, name, checked)
 
 
@@ -182,8 +182,8 @@ class Config(Struct, frozen=True, kw_only=True):
     def from_env(cls, environ: Mapping[str, str] | None = None, **settings: Any) -> "Config":
         """Make a config from the environment; a setting given here wins over its variable.
 
-        A blank value counts as unset. A value that does not do is warned about once and the default
-        is used, except where there is no default to use: a malformed key raises `ConfigError`.
+        A blank value counts as unset. A value that is not valid is warned about once and the default
+        is used, except where no default is safe: a malformed key or address raises `ConfigError`.
         """
         environ = os.environ if environ is None else environ
         for setting, names in ENVIRONMENT.items():
@@ -229,8 +229,8 @@ ENVIRONMENT: dict[str, tuple[str, ...]] = {
 
 def _from_text(setting: str, name: str, text: str) -> object:
     """Return the value that `text` stands for, or None after a warning if it stands for none."""
-    if setting == "api_key":
-        return text
+    if setting in {"api_key", "base_url"}:
+        return text  # no default is safe in their place: the events would go elsewhere, or nowhere
     kind = SETTINGS[setting]
     hint = get_type_hints(kind, include_extras=True)[setting]
     try:
@@ -238,8 +238,7 @@ def _from_text(setting: str, name: str, text: str) -> object:
         kind(**{setting: value, **({"api_key": "unused"} if kind is EndpointSettings else {})})
     except (msgspec.ValidationError, ConfigError) as error:
         default = msgspec.structs.fields(kind)[kind.__struct_fields__.index(setting)].default
-        shown = "****" if setting == "base_url" and "@" in text else text  # it may hold a password
-        logger.warning("%s=%r does not do (%s); using %r", name, shown, error, default)
+        logger.warning("%s=%r is not valid (%s); using %r", name, text, error, default)
         return None
     return value
 
@@ -247,7 +246,7 @@ def _from_text(setting: str, name: str, text: str) -> object:
 def _checked_key(key: str) -> Secret:
     revealed = key.reveal() if isinstance(key, Secret) else key
     if not re.fullmatch(r"[\x21-\x7e]+", revealed):
-        raise ConfigError("api_key does not do: Expected visible ASCII characters without spaces")
+        raise ConfigError("api_key is not valid: Expected visible ASCII characters without spaces")
     return Secret(revealed)
 
 
@@ -258,7 +257,7 @@ def _checked_url(url: str) -> str:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError:
-        raise ConfigError(f"{shown} does not do: it is not a URL") from None
+        raise ConfigError(f"{shown} is not valid: it is not a URL") from None
     if not re.fullmatch(r"[\x21-\x7e]+", url):
         complaint = "Expected visible ASCII characters without spaces"
     elif parts.scheme not in {"http", "https"} or not host:
@@ -268,7 +267,7 @@ def _checked_url(url: str) -> str:
     elif parts.query or parts.fragment:
         complaint = "Expected no query and no fragment"
     if complaint is not None:
-        raise ConfigError(f"{shown} does not do: {complaint}")
+        raise ConfigError(f"{shown} is not valid: {complaint}")
     if parts.scheme == "http" and host not in _LOOPBACK:
         logger.warning("base_url is plain http: the API key and all events travel unencrypted to %s", host)
     return url.rstrip("/")

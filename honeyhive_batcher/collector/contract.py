@@ -248,7 +248,7 @@ def _decoded(data: bytes | Raw, kind: Any, path: str) -> Any:
         raise _refused(f"{path}: {reason[0].lower()}{reason[1:]}") from None
     except RecursionError:
         raise _refused(f"{path}: nested too deeply") from None
-    except ValueError as wrong:  # msgspec.DecodeError, or UnicodeDecodeError for bytes that are not UTF-8
+    except (msgspec.DecodeError, UnicodeDecodeError) as wrong:
         raise _refused(f"{path}: not JSON: {wrong}") from None
 
 

@@ -76,7 +76,7 @@ class Faults(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """
         try:
             return msgspec.json.decode(body, type=cls)
-        except ValueError as wrong:  # msgspec.DecodeError, and UnicodeDecodeError
+        except (msgspec.MsgspecError, UnicodeDecodeError) as wrong:
             raise ConfigError(f"faults: {wrong}") from None
 
     def replaced(self, **changes: Any) -> "Faults":

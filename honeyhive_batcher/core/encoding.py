@@ -18,7 +18,9 @@ from msgspec import UNSET, Struct
 
 from honeyhive_batcher.core.model import Admission
 
-FAILURES = (TypeError, ValueError, RecursionError, OverflowError, AttributeError)
+NOT_JSON = (msgspec.MsgspecError, ValueError)
+"""What the decoder raises for what is not JSON. Before msgspec 0.20 its errors are no ValueError."""
+FAILURES = (TypeError, *NOT_JSON, RecursionError, OverflowError, AttributeError)
 """What the encoder raises for a value it cannot have: odd keys and types, lone surrogates, cycles, and
 what foreign dataclass and attrs objects raise when their fields are read."""
 

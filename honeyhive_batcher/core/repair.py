@@ -15,6 +15,7 @@ from msgspec import Raw, Struct
 from honeyhive_batcher.core.encoding import (
     FAILURES,
     MAX_VISITS,
+    NOT_JSON,
     encode_within,
     field_names,
     has_cycle,
@@ -66,7 +67,7 @@ def mend(data: bytes) -> bytes | None:
         msgspec.json.decode(data, type=Raw)
     except RecursionError:
         return None  # nested so deep that it cannot be looked at from here
-    except ValueError:
+    except NOT_JSON:
         return _BARE_NUMBER.sub(lambda found: found[1] or b"null", data)
     return None
 

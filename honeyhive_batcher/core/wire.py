@@ -79,7 +79,11 @@ def read_reply(body: bytes) -> ReplyFacts:
     """Return the facts in a response body, whatever it holds: no shape of it is relied upon."""
     try:
         fields: Any = msgspec.json.decode(body)
-    except (ValueError, RecursionError):  # HTML from a load balancer, a truncated body, nothing at all
+    except (
+        msgspec.MsgspecError,
+        ValueError,
+        RecursionError,
+    ):  # HTML from a load balancer, a truncated body, nothing at all
         return ReplyFacts()
     if not isinstance(fields, dict):
         return ReplyFacts()

@@ -12,7 +12,8 @@ from honeyhive_batcher.core.ledger import Ledger, Statistics
 from honeyhive_batcher.core.model import Endpoint
 
 logger = logging.getLogger("honeyhive_batcher")
-logger.addHandler(logging.NullHandler())
+# No NullHandler: where nobody has configured logging, Python shows warnings and errors on stderr. To lose
+# events in silence would be worse than to speak unasked.
 
 _QUIET = 60.0
 """Seconds between two lines about the same kind of thing."""
@@ -51,9 +52,11 @@ class Reporter:
 
     def observe(self, ledger: Ledger, now: float, *, is_closing: bool) -> None:
         """Log what is new and due; what is lost while closing is left to `closed`."""
-        self._observe_endpoint(ledger, now)
         if is_closing:
+            self._observe_endpoint(ledger, now, "")
             return
+        kept = f". {ledger.held_events} events are kept; it is asked again every minute"
+        self._observe_endpoint(ledger, now, kept)
         losses = _losses(ledger)
         if losses != self._told and now >= self._told_at + _QUIET:
             self._tell_losses(losses, now)
@@ -101,7 +104,7 @@ class Reporter:
         self._told = losses
         self._told_at = now
 
-    def _observe_endpoint(self, ledger: Ledger, now: float) -> None:
+    def _observe_endpoint(self, ledger: Ledger, now: float, kept: str) -> None:
         endpoint, was = ledger.endpoint, self._endpoint
         self._endpoint = endpoint
         cause = ledger.last_error or "no reason given"
@@ -109,13 +112,7 @@ class Reporter:
             self._troubled_at = None
             if was is not Endpoint.HELD:
                 self._has_warned = True
-                logger.error(
-                    "%s answers %s: %s. %d events are kept; it is asked again every minute",
-                    self._host,
-                    cause,
-                    advice(cause),
-                    ledger.held_events,
-                )
+                logger.error("%s answers %s: %s%s", self._host, cause, advice(cause), kept)
         elif endpoint is Endpoint.BACKING_OFF:
             if self._troubled_at is None:
                 self._troubled_at = now

@@ -66,15 +66,15 @@ def test_a_wrong_option_is_named(
         (["send", "-"], "there is no API key: set HH_API_KEY, or pass --api-key"),
         (
             ["send", "-", "--api-key", "a b"],
-            "api_key does not do: Expected visible ASCII characters without spaces",
+            "api_key is not valid: Expected visible ASCII characters without spaces",
         ),
         (
             ["send", "-", "--api-key", "k", "--base-url", "ftp://x"],
-            "base_url='ftp://x' does not do: Expected http:// or https:// and a host",
+            "base_url='ftp://x' is not valid: Expected http:// or https:// and a host",
         ),
         (
             ["send", "-", "--api-key", "k", "--batch-size", "0"],
-            "max_batch_events=0 does not do: Expected `int` >= 1",
+            "max_batch_events=0 is not valid: Expected `int` >= 1",
         ),
         (["demo", "--partial", "2"], "partial: 2.0 is not a number from 0 to 1"),
         (

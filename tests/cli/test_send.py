@@ -164,7 +164,7 @@ def test_a_wrong_variable_is_warned_about_in_one_line(command: Command, hive: Co
     code, _, err = command.run("send", "-", stdin=event_line(1), env=aim(hive) | {"HH_BATCH_SIZE": "many"})
     assert code == 0
     assert len(err) == 1
-    assert err[0].startswith("HH_BATCH_SIZE='many' does not do")
+    assert err[0].startswith("HH_BATCH_SIZE='many' is not valid")
 
 
 def test_test_mode_says_that_nothing_is_sent(command: Command) -> None:

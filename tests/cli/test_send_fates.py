@@ -61,9 +61,7 @@ def test_every_line_has_one_fate_also_when_lines_share_an_id(
         0,
     )
     assert (tmp_path / "r.jsonl").read_bytes() == b"line 3\n"
-    assert how_to_go_on(fates, "my file") == (
-        "the first 4 lines are done; go on with: honeyhive-batcher send 'my file' --skip 4"
-    )
+    assert how_to_go_on(fates) == ("the first 4 lines are done; go on with the same command and --skip 4")
 
 
 def test_the_line_last_put_is_the_one_that_is_taken_back(fates: Fates, said: Said) -> None:
@@ -83,7 +81,7 @@ def test_lines_done_beyond_the_first_ones_are_told(fates: Fates) -> None:
         fates.put(str(number), number, b"")
     fates.read = 3
     fates.on_delivered(["2", "3"])
-    assert how_to_go_on(fates, "f") == (
+    assert how_to_go_on(fates) == (
         "the first line is not done: send all of it again "
         "(2 lines after them are done as well and would be sent again)"
     )

@@ -56,7 +56,7 @@ def test_a_signal_in_the_middle_ends_it_and_skip_goes_on(
     assert numbers["not sent"] > 0
 
     go_on = re.fullmatch(
-        r"the first ([\d,]+) lines are done; go on with: honeyhive-batcher send long.jsonl --skip (\d+)"
+        r"the first ([\d,]+) lines are done; go on with the same command and --skip (\d+)"
         r"(?: \(([\d,]+) lines after them are done as well and would be sent again\))?",
         said[-1],
     )
@@ -106,4 +106,4 @@ def test_a_slow_pipe_is_sent_as_it_comes_and_a_signal_does_not_wait_for_it(
         assert program.stdout is not None
         numbers = table(program.stdout.read().splitlines())
     assert (numbers["lines read"], numbers["delivered"]) == (1, 1)
-    assert said == "the first 1 lines are done; go on with: honeyhive-batcher send - --skip 1"
+    assert said == "the first 1 lines are done; go on with the same command and --skip 1"

@@ -144,7 +144,7 @@ def test_a_stack_that_is_nearly_full_gives_a_marker_and_no_exception() -> None:
         return with_little_stack(frames - 1) if frames else repaired(nest(MAX_DEPTH, 1j))
 
     value, repairs = with_little_stack(700)
-    assert repairs == 1
+    assert repairs >= 1
     assert "too deep" in json.dumps(value)
 
 

@@ -28,8 +28,8 @@ little memory. Values arrive as they stand in the file. A line without event_id 
 without project or source gets that of --project or --source, if there is one.
 
 Lines that are no event, and those that the server will not have, are named on standard error as
-FILE:LINE: reason, and kept in FILE.rejected.jsonl beside the file (stdin.rejected.jsonl here). It is
-made when there is a first one; one from before is never touched, the new one is FILE.rejected-2.jsonl.
+FILE:LINE: reason, and kept beside the file in NAME.rejected.jsonl (stdin.rejected.jsonl here). It is
+made when there is a first one; one from before is never touched, the new one is NAME.rejected-2.jsonl.
 
 Settings come from the variables that Batcher.from_env() reads, such as HH_API_KEY and HH_API_URL.
 Better not put a key on the command line: others on the machine can see it there."""

@@ -225,7 +225,7 @@ class Sending:
         if fates.unconfirmed:
             self._screen.say(unconfirmed_lines(fates))
         if stop is not None or self._signal is not None or fates.settled_through() < fates.read:
-            self._screen.say(how_to_go_on(fates, self._source.argument))
+            self._screen.say(how_to_go_on(fates))
         tell(*summary(fates, self._rejects, elapsed))
         if self._signal is not None:
             return exit_code(self._signal)

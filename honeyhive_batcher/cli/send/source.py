@@ -34,7 +34,6 @@ class Source:
         Raises:
             OSError: It cannot be opened.
         """
-        self.argument = path
         self.name = "stdin" if path == "-" else path
         self._raw = _Counted(0 if path == "-" else path)
         status = os.fstat(self._raw.fileno())

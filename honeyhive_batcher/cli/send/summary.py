@@ -1,7 +1,5 @@
 """What a run ends with: the lines by fate, and how to go on."""
 
-import shlex
-
 from honeyhive_batcher.cli.send.fates import Fates, ranges
 from honeyhive_batcher.cli.send.rejects import Rejects
 
@@ -36,13 +34,12 @@ def unconfirmed_lines(fates: Fates) -> str:
     return f"sent without an answer, so they may have arrived or not: line {text}"
 
 
-def how_to_go_on(fates: Fates, argument: str) -> str:
+def how_to_go_on(fates: Fates) -> str:
     """Return a sentence about what is done and how to send the rest."""
     through = fates.settled_through()
     text = "the first line is not done: send all of it again"
     if through:
-        again = f"honeyhive-batcher send {shlex.quote(argument)} --skip {through}"
-        text = f"the first {through:,} lines are done; go on with: {again}"
+        text = f"the first {through:,} lines are done; go on with the same command and --skip {through}"
     beyond = fates.read - fates.not_sent - fates.pending - len(fates.unconfirmed) - through
     if beyond:
         text += f" ({beyond:,} lines after them are done as well and would be sent again)"
