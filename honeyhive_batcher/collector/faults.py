@@ -85,7 +85,8 @@ class Faults(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Raises:
             ConfigError: a value is out of range; the message names the field.
         """
-        return structs.replace(self, **changes)
+        # Not `structs.replace`: older versions of msgspec do not have the result check itself.
+        return Faults(**{**structs.asdict(self), **changes})
 
 
 class Dice:

@@ -20,9 +20,9 @@ from honeyhive_batcher.core.model import Admission
 
 NOT_JSON = (msgspec.MsgspecError, ValueError)
 """What the decoder raises for what is not JSON. Before msgspec 0.20 its errors are no ValueError."""
-FAILURES = (TypeError, *NOT_JSON, RecursionError, OverflowError, AttributeError)
-"""What the encoder raises for a value it cannot have: odd keys and types, lone surrogates, cycles, and
-what foreign dataclass and attrs objects raise when their fields are read."""
+FAILURES = (TypeError, *NOT_JSON, RuntimeError, OverflowError, AttributeError)
+"""What the encoder raises for a value it cannot have: odd keys and types, lone surrogates, cycles (their
+RecursionError is a RuntimeError), and what foreign objects raise when their fields are read."""
 
 MAX_ARRAY_ITEMS = 1_000_000
 """Larger arrays are not turned into lists: that alone would cost gigabytes and seconds."""
