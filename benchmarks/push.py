@@ -1,6 +1,7 @@
 """What one `push` costs the caller, in nanoseconds and in encodes of the same event."""
 
 import asyncio
+import logging
 import statistics
 import time
 from collections.abc import Callable
@@ -35,6 +36,7 @@ async def _measure(name: str, events: list[Any], **settings: Any) -> str:
 
 
 async def _main() -> None:
+    logging.getLogger("honeyhive_batcher").setLevel(logging.ERROR)  # the full queue is no news here
     print(f"push, one call in the loop's thread, {_PUSHES} calls ('x' is times one encode of the event)")
     print(f"  {'':<34}{'median':>11} {'x':>6}  {'p99':>12} {'x':>6}   accepted")
     dicts = [make_event(number) for number in range(_PUSHES)]
