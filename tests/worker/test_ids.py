@@ -52,8 +52,8 @@ def test_ids_differ_between_a_process_and_its_children() -> None:
         "from honeyhive_batcher.runtime.ids import new_id\n"
         "new_id()\n"
         "child = os.fork()\n"
+        "if child: os.wait()\n"  # one after the other: their lines must not mix
         "print(new_id(), flush=True)\n"
-        "if child: os.wait()\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=20
