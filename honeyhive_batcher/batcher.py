@@ -17,10 +17,9 @@ from honeyhive_batcher.core.repair import encode_anyway, repair
 from honeyhive_batcher.errors import ClosedError, EncodeError
 from honeyhive_batcher.events import SessionProperties
 from honeyhive_batcher.runtime.lifecycle import FlushResult, Lifecycle, Seams
+from honeyhive_batcher.runtime.reporter import say
 from honeyhive_batcher.session import Session, bound_session, current
 from honeyhive_batcher.settings import Settings
-
-logger = logging.getLogger("honeyhive_batcher")
 
 _PUTS_PER_TURN = 64
 
@@ -220,7 +219,7 @@ class Batcher:
             lifecycle.forget()
             held = self._intake.ledger.held_events
             if lifecycle.state == "not started":
-                logger.warning("a Batcher was never started: %d events are lost", held)
+                say(logging.WARNING, "a Batcher was never started: %d events are lost", held)
             warnings.warn(
                 f"a Batcher was not closed, with {held} events held: use `async with`, or `await aclose()`",
                 ResourceWarning,
@@ -249,7 +248,9 @@ class Batcher:
         admission = encoded.admission if isinstance(encoded, Refusal) else encoded
         if admission is Admission.CLOSED and not self._has_warned_closed:
             self._has_warned_closed = True
-            logger.warning("an event was pushed after the batcher was closed; it is refused and counted")
+            say(
+                logging.WARNING, "an event was pushed after the batcher was closed; it is refused and counted"
+            )
         return self._intake.refuse(admission)
 
     def _admit(self, event: Any, encoded: Encoded, session: Session | None, *, wait: bool) -> Admission:
@@ -284,8 +285,10 @@ class Batcher:
         if data is None:
             names = {name: fields[name] for name in ("event_id", "session_id") if name in fields}
             data, repairs = encode_anyway(names, max_bytes)[0], 1
-            logger.warning(
-                "the properties of a session are larger than %d bytes and were left out", max_bytes
+            say(
+                logging.WARNING,
+                "the properties of a session are larger than %d bytes and were left out",
+                max_bytes,
             )
         self._intake.ledger.repaired += repairs
         return bytes(data or b"{}")

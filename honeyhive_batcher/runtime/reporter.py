@@ -4,6 +4,7 @@ Nothing here holds a payload, a header or a key: the lines are made of counts, o
 causes worded by this package.
 """
 
+import contextlib
 import logging
 from typing import final
 from urllib.parse import urlsplit
@@ -19,6 +20,14 @@ _QUIET = 60.0
 """Seconds between two lines about the same kind of thing."""
 _OUTAGE = 30.0
 """Seconds of trouble after which it is an outage, and worth an ERROR."""
+
+
+def say(level: int, message: str, *values: object, error: Exception | None = None) -> None:
+    """Log a line. Never raises: a handler of the host's that fails must not end the worker, nor a push."""
+    with contextlib.suppress(Exception):
+        # stacklevel: the line is the caller's, not this one's.
+        logger.log(level, message, *values, exc_info=error, stacklevel=2)
+
 
 _ADVICE = {
     "HTTP 401": "the API key was not accepted; check HH_INGESTION_API_KEY or HH_API_KEY, and that the key "
@@ -72,8 +81,10 @@ class Reporter:
 
     def failed(self, error: Exception) -> None:
         """Log that the worker failed: once, with its traceback."""
-        logger.error(
-            "the batcher's worker failed and is closed; this is a bug of honeyhive_batcher", exc_info=error
+        say(
+            logging.ERROR,
+            "the batcher's worker failed and is closed; this is a bug of honeyhive_batcher",
+            error=error,
         )
 
     def closed(self, before: Statistics, ledger: Ledger, now: float) -> None:
@@ -84,7 +95,8 @@ class Reporter:
         lost = ledger.dropped.total() - sum(before.dropped.values())
         unconfirmed = ledger.unconfirmed - before.unconfirmed
         if lost or unconfirmed:
-            logger.warning(
+            say(
+                logging.WARNING,
                 "closed: of the %d events still held %d were delivered, %d dropped, %d unconfirmed "
                 "(sent, but no answer came)%s",
                 before.held,
@@ -94,13 +106,13 @@ class Reporter:
                 f"; the last error was: {ledger.last_error}" if ledger.last_error else "",
             )
         else:
-            logger.debug("closed: nothing was lost")
+            say(logging.DEBUG, "closed: nothing was lost")
         self._told = _losses(ledger)
 
     def _tell_losses(self, losses: dict[str, int], now: float) -> None:
         news = {reason: count - self._told.get(reason, 0) for reason, count in losses.items()}
         text = ", ".join(f"{count} {reason}" for reason, count in news.items() if count)
-        logger.warning("events lost since the last line about it: %s", text)
+        say(logging.WARNING, "events lost since the last line about it: %s", text)
         self._told = losses
         self._told_at = now
 
@@ -112,13 +124,14 @@ class Reporter:
             self._troubled_at = None
             if was is not Endpoint.HELD:
                 self._has_warned = True
-                logger.error("%s answers %s: %s%s", self._host, cause, advice(cause), kept)
+                say(logging.ERROR, "%s answers %s: %s%s", self._host, cause, advice(cause), kept)
         elif endpoint is Endpoint.BACKING_OFF:
             if self._troubled_at is None:
                 self._troubled_at = now
             if now >= self._troubled_at + _OUTAGE and not self._has_erred:
                 self._has_erred = self._has_warned = True
-                logger.error(
+                say(
+                    logging.ERROR,
                     "%s has not taken events for %.0f s (%s); %d are kept and tried again",
                     self._host,
                     now - self._troubled_at,
@@ -128,13 +141,13 @@ class Reporter:
             elif now >= self._warned_at + _QUIET:
                 self._warned_at = now
                 self._has_warned = True
-                logger.warning("%s did not take a batch (%s); it is tried again", self._host, cause)
+                say(logging.WARNING, "%s did not take a batch (%s); it is tried again", self._host, cause)
         elif endpoint is Endpoint.HEALTHY:
             self._troubled_at = None
             self._has_erred = False
             if was is not Endpoint.HEALTHY and self._has_warned:
                 self._has_warned = False
-                logger.info("%s takes events again", self._host)
+                say(logging.INFO, "%s takes events again", self._host)
 
 
 def _losses(ledger: Ledger) -> dict[str, int]:

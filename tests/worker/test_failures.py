@@ -10,9 +10,9 @@ import pytest
 from honeyhive_batcher import Admission, ClosedError
 from honeyhive_batcher.core.engine import Engine
 from honeyhive_batcher.core.intake import Intake
-from honeyhive_batcher.core.model import DropReason, Fate, Phase
+from honeyhive_batcher.core.model import DropReason, Fate, Phase, Response
 from honeyhive_batcher.errors import InternalError
-from tests.fakes import HANG, FakeTransport, check_ledger, fates, make_batcher
+from tests.fakes import HANG, OK, FakeTransport, check_ledger, fates, make_batcher
 from tests.virtual_time import now
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_leaks")]
@@ -172,3 +172,23 @@ async def test_whatever_closed_it_closing_again_is_quiet(trouble: Callable[[Any]
     await batcher.aclose()
     assert batcher._lifecycle._engine is not None
     assert batcher._lifecycle._engine.phase is Phase.CLOSED
+
+
+class FailingHandler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        raise OSError("disk full")
+
+
+async def test_a_log_handler_of_the_hosts_that_fails_hurts_nothing() -> None:
+    logger = logging.getLogger("honeyhive_batcher")
+    handler = FailingHandler()
+    logger.addHandler(handler)
+    try:
+        batcher = make_batcher(FakeTransport(Response(status=503), OK), max_batch_events=1)
+        async with batcher:
+            assert batcher.push(EVENT)
+            assert (await batcher.flush()).delivered == 1
+        assert batcher.push(EVENT) is Admission.CLOSED
+        assert fates(batcher) == {"delivered": 1}
+    finally:
+        logger.removeHandler(handler)
