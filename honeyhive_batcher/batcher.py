@@ -110,7 +110,7 @@ class Batcher:
             encoded = self._encode(event)
             if not isinstance(encoded, Encoded):
                 return self._refuse(encoded)
-            if session is None and current.get() is None:  # the usual case, kept short
+            if session is None and not current.get():  # the usual case, kept short
                 return self._intake.admit(encoded, SESSIONLESS, self._clock())
             return self._admit(event, encoded, session, wait=False)
         except Exception:  # promise 1, whatever a strange event makes its own methods do

@@ -12,10 +12,10 @@ from honeyhive_batcher.core.encoding import Encoded
 from honeyhive_batcher.core.model import GroupKey
 from honeyhive_batcher.core.repair import encode_anyway
 
-current: contextvars.ContextVar["Session | None"] = contextvars.ContextVar(
-    "honeyhive_batcher_session", default=None
+current: contextvars.ContextVar[tuple["Session", ...]] = contextvars.ContextVar(
+    "honeyhive_batcher_sessions", default=()
 )
-"""The innermost session that is bound here, of whichever batcher."""
+"""The sessions that are bound here, of whichever batchers, the innermost last."""
 
 _CLOSING_FIELDS = ("outputs", "metrics", "feedback", "error", "metadata", "user_properties")
 """What may be set until the session ends."""
@@ -64,22 +64,15 @@ class Session:
         self.has_events = False
         """Whether an event of this session was accepted."""
         self._is_closed = False
-        self._tokens: list[contextvars.Token[Session | None]] = []
-        self._outer: Session | None = None
+        self._tokens: list[contextvars.Token[tuple[Session, ...]]] = []
 
     @property
     def owner(self) -> SessionOwner:
         """The batcher that this session belongs to."""
         return self._owner
 
-    @property
-    def outer(self) -> "Session | None":
-        """The session that was bound where this one was entered."""
-        return self._outer
-
     def __enter__(self) -> Self:
-        self._outer = current.get()
-        self._tokens.append(current.set(self))
+        self._tokens.append(current.set((*current.get(), self)))
         return self
 
     def __exit__(
@@ -91,7 +84,8 @@ class Session:
         try:
             current.reset(self._tokens.pop())
         except ValueError:
-            current.set(self._outer)  # a generator may be closed in another context than it was begun in
+            # A generator may be closed in another context than it was begun in.
+            current.set(tuple(session for session in current.get() if session is not self))
         self.close()
 
     def close(self) -> None:
@@ -119,9 +113,7 @@ class Session:
 
 def bound_session(owner: SessionOwner, event: object) -> Session | None:
     """Return the innermost session of `owner` that is bound here, unless the event names one itself."""
-    session = current.get()
-    while session is not None and session.owner is not owner:
-        session = session.outer  # that one is of another batcher
+    session = next((session for session in reversed(current.get()) if session.owner is owner), None)
     if session is None:
         return None
     own = event.get("session_id") if isinstance(event, Mapping) else getattr(event, "session_id", UNSET)

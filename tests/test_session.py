@@ -10,7 +10,7 @@ from msgspec import Raw, Struct
 
 from honeyhive_batcher.core.encoding import Encoded
 from honeyhive_batcher.core.model import GroupKey
-from honeyhive_batcher.session import Session, current
+from honeyhive_batcher.session import Session, bound_session, current
 
 
 class Outputs(Struct):
@@ -150,17 +150,15 @@ def test_a_session_ends_once(owner: Owner) -> None:
 
 def test_sessions_are_bound_inside_each_other(owner: Owner) -> None:
     outer, inner = owner.session(), owner.session()
-    assert current.get() is None
+    assert current.get() == ()
     with outer:
-        assert current.get() is outer
+        assert current.get() == (outer,)
         with inner as bound:
             assert bound is inner
-            assert current.get() is inner
-            assert inner.outer is outer
+            assert current.get() == (outer, inner)
             assert inner.owner is owner
-        assert current.get() is outer
-        assert outer.outer is None
-    assert current.get() is None
+        assert current.get() == (outer,)
+    assert current.get() == ()
 
 
 def test_an_exception_passes_through_and_ends_the_session(owner: Owner) -> None:
@@ -169,7 +167,7 @@ def test_an_exception_passes_through_and_ends_the_session(owner: Owner) -> None:
     with pytest.raises(ZeroDivisionError), session:
         raise ZeroDivisionError
     assert len(owner.closed) == 1
-    assert current.get() is None
+    assert current.get() == ()
 
 
 def test_a_generator_may_be_closed_in_another_context(owner: Owner) -> None:
@@ -183,7 +181,7 @@ def test_a_generator_may_be_closed_in_another_context(owner: Owner) -> None:
     with outer:
         contextvars.copy_context().run(next, generator)
         generator.close()  # type: ignore[attr-defined]
-        assert current.get() is outer
+        assert current.get() == (outer,)
     assert repr(session) == "<Session new-id closed>"
 
 
@@ -192,3 +190,11 @@ def test_its_repr_is_one_line_of_what_is_true(owner: Owner) -> None:
     assert repr(session) == "<Session new-id open>"
     session.close()
     assert repr(session) == "<Session new-id closed>"
+
+
+def test_a_session_that_is_entered_within_itself_is_left_as_often(owner: Owner) -> None:
+    session, other, stranger = owner.session(), owner.session(), Owner()
+    with session, other, session:
+        assert bound_session(owner, {}) is session
+        assert bound_session(stranger, {}) is None
+    assert current.get() == ()

@@ -4,7 +4,7 @@ offered  = accepted + refused
 accepted = delivered + dropped + unconfirmed + held
 """
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from typing import assert_never, final
 
@@ -50,7 +50,7 @@ class Statistics(Struct, frozen=True, kw_only=True):
     repaired: int
     """Values replaced in events because JSON has no word for them."""
     callback_errors: int
-    """How often `before_send` or a callback raised."""
+    """How often `before_send` or a callback raised, or could not be called: nothing ran for too long."""
     endpoint: str
     """How the endpoint answered lately: a value of `Endpoint`."""
     last_error: str | None
@@ -109,7 +109,7 @@ class Ledger:
         self.unconfirmed = 0
         self._barriers: list[Barrier] = []
         self.keep_settlements = False
-        self.settlements: list[Settlement] = []  # what callbacks have not been told yet
+        self.settlements: deque[Settlement] = deque()  # what callbacks have not been told yet
 
         self.in_flight = 0
         self.requests = 0
@@ -180,6 +180,11 @@ class Ledger:
         if self.keep_settlements and fragments:
             event_ids = tuple(fragment.event_id for fragment in fragments)
             self.settlements.append(Settlement(fate=fate, reason=reason, event_ids=event_ids))
+            if (
+                len(self.settlements) > self._max_events
+            ):  # nobody calls back: there is no worker, or it sleeps
+                self.settlements.popleft()
+                self.callback_errors += 1
 
     def raise_barrier(self) -> Barrier:
         """Return a barrier behind everything held now; it counts until `lower_barrier`."""
@@ -195,8 +200,8 @@ class Ledger:
 
     def take_settlements(self) -> list[Settlement]:
         """Return what callbacks have not been told yet, once."""
-        taken, self.settlements = self.settlements, []
-        return taken
+        taken, self.settlements = self.settlements, deque()
+        return list(taken)
 
     def statistics(self) -> Statistics:
         """Return a snapshot."""

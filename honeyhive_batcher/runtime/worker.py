@@ -6,7 +6,6 @@ The worker holds no reference to the `Batcher`, so that one which is forgotten c
 import asyncio
 import contextlib
 import contextvars
-import threading
 import time
 from collections.abc import Coroutine
 from typing import Any, final
@@ -53,7 +52,6 @@ class Worker:
     ) -> None:
         self.engine = engine
         self.loop = asyncio.get_running_loop()
-        self._thread_id = threading.get_ident()
         self._intake = intake
         self._transport = transport
         self._hooks = hooks
@@ -99,11 +97,10 @@ class Worker:
 
     def wake(self) -> None:
         """Have the engine looked at soon. From any thread."""
+        # Thread-safe also in the loop's own thread: a push from a signal handler or a `__del__` may come
+        # while the loop sleeps in its selector, and only this rouses it. It is called once a batch.
         with contextlib.suppress(RuntimeError):  # its loop is closed: the next start takes over
-            if threading.get_ident() == self._thread_id:
-                self._wake()
-            else:
-                self.loop.call_soon_threadsafe(self._wake)
+            self.loop.call_soon_threadsafe(self._wake)
 
     def drain(self, timeout: float) -> None:
         """Begin to end the run: deliver what is held, and give the rest up after `timeout` seconds.

@@ -508,3 +508,14 @@ def test_a_push_may_interrupt_whatever_the_same_thread_does(
             assert place > 100
             return
     pytest.fail("it never ended")
+
+
+def test_what_nobody_is_told_about_does_not_pile_up() -> None:
+    """With callbacks and without a worker, a thousand evictions keep no more than the queue may hold."""
+    intake = Intake(QueueLimits(max_queue_events=10, overflow="drop_oldest"), BatchLimits())
+    intake.ledger.keep_settlements = True
+    for number in range(1010):
+        assert intake.admit(Encoded(b"{}", str(number), 0), SESSIONLESS, 0.0)
+    assert intake.statistics().dropped == {"evicted": 1000}
+    assert intake.statistics().callback_errors == 990
+    assert [told.event_ids for told in intake.take_settlements()] == [(str(n),) for n in range(990, 1000)]
