@@ -13,7 +13,7 @@ from honeyhive_batcher.core.encoding import Encoded, EventEncoder, Refusal, stru
 from honeyhive_batcher.core.intake import Intake
 from honeyhive_batcher.core.ledger import Statistics
 from honeyhive_batcher.core.model import SESSIONLESS, Admission, GroupKey
-from honeyhive_batcher.core.repair import encode_anyway, repair
+from honeyhive_batcher.core.repair import encode_anyway, mend, repair
 from honeyhive_batcher.errors import ClosedError, EncodeError
 from honeyhive_batcher.events import SessionProperties
 from honeyhive_batcher.runtime.lifecycle import FlushResult, Lifecycle, Seams
@@ -291,7 +291,8 @@ class Batcher:
                 max_bytes,
             )
         self._intake.ledger.repaired += repairs
-        return bytes(data or b"{}")
+        encoded = bytes(data or b"{}")
+        return mend(encoded) or encoded  # looked for at once, unlike in events: sessions are few
 
     def close_session(self, key: GroupKey, update: Encoded, properties: bytes) -> Admission:
         """Take the end of a session into the queue."""

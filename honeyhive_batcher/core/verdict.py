@@ -136,7 +136,7 @@ def _judge_ids(
     accounted = errors >= len(rest)
     if delivered or (not event_ids and accounted):
         return Partly(delivered=tuple(delivered), rest=tuple(rest), accounted=accounted, cause=cause)
-    if len(event_ids) >= len(events):
+    if len(event_ids) >= len(events) and not errors:
         return Delivered()  # the server made ids of its own, one for each
     if event_ids and succeeded:
         return Unattributed(cause=f"{cause} for {len(event_ids)} of {len(events)} events, without their ids")
