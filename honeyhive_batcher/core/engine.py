@@ -135,8 +135,6 @@ class Engine:
         match said:
             case verdict.Delivered():
                 self._settle(attempt, Fate.DELIVERED)
-            case verdict.Unattributed():
-                self._settle(attempt, Fate.UNCONFIRMED)
             case verdict.Partly():
                 self._complete_partly(attempt, said, now)
             case verdict.NotNow():
@@ -161,19 +159,22 @@ class Engine:
         rest = said.rest
         closing = attempt.batch.closing
         delivered = said.delivered
-        if closing is not None and delivered:
+        has_created = bool(delivered) or not said.attributed
+        if closing is not None and has_created:
             delivered = (*delivered, closing)  # its properties came with what was created
         elif closing is not None:
             rest = (*rest, closing)
         self._intake.settle(delivered, Fate.DELIVERED)
-        if delivered:
+        if has_created:
             self._is_systemic = False
             if attempt.trial is not None:
                 attempt.trial.accepted()
         remainder = msgspec.structs.replace(
             attempt, batch=Batch(key=attempt.batch.key, fragments=rest), suspect=said.accounted
         )
-        if said.accounted and attempt.suspect and not delivered:
+        if not said.attributed:
+            self._settle(remainder, Fate.UNCONFIRMED)  # sent again, some would surely be there twice
+        elif said.accounted and attempt.suspect and not delivered:
             self._settle(remainder, Fate.DROPPED, DropReason.REJECTED)
         else:
             self._again(remainder, now, reached=True, left_out=said.accounted)

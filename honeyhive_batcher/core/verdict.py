@@ -25,12 +25,8 @@ class Partly(Struct, frozen=True, kw_only=True, eq=False):
     rest: tuple[Fragment, ...]
     accounted: bool
     """There is an error message for each of the rest: it was looked at and left out."""
-    cause: str
-
-
-class Unattributed(Struct, frozen=True, kw_only=True):
-    """The server took some events and says so without naming them: nobody knows which."""
-
+    attributed: bool = True
+    """False when some of the rest was taken as well, under ids of the server's own: nobody knows which."""
     cause: str
 
 
@@ -69,9 +65,7 @@ class Misconfigured(Struct, frozen=True, kw_only=True):
     retry_after: float | None = None
 
 
-Verdict: TypeAlias = (
-    Delivered | Partly | Unattributed | NotNow | Ambiguous | TooLarge | Refused | Misconfigured
-)
+Verdict: TypeAlias = Delivered | Partly | NotNow | Ambiguous | TooLarge | Refused | Misconfigured
 
 _NOT_NOW = {408, 425, 429, 503}
 _MISCONFIGURED = {401, 402, 403, 404, 405, 407, 410}
@@ -94,13 +88,13 @@ def _judge_response(batch: Batch, response: Response) -> Verdict:
     cause = f"HTTP {status}"
     if 200 <= status < 300 or status == 500:
         facts = wire.read_reply(response.body)
-        if batch.events and facts.event_ids is not None:
-            named = _judge_ids(batch, facts.event_ids, facts.errors, cause, succeeded=status != 500)
-            if named is not None:
-                return named
-        if status == 500:
-            return Ambiguous(cause=cause, retry_after=response.retry_after)
-        return Delivered() if facts.success else Ambiguous(cause=f"{cause} with success: false")
+        named = _judge_names(batch, facts, cause, succeeded=status != 500) if batch.events else None
+        if named is not None:
+            return named
+        if status != 500 and facts.success:
+            return Delivered()  # no word about single events, as from a proxy that swallows the body
+        cause += "" if facts.success else " with success: false"
+        return Ambiguous(cause=cause, retry_after=response.retry_after)
     if status in _NOT_NOW:
         return NotNow(cause=cause, unsent=False, retry_after=response.retry_after)
     if status == 413:
@@ -109,22 +103,23 @@ def _judge_response(batch: Batch, response: Response) -> Verdict:
         return Refused(cause=cause)  # an update of a session that the server does not know
     if status in _MISCONFIGURED or 300 <= status < 400:
         return Misconfigured(cause=cause, retry_after=response.retry_after)
-    if status >= 500:
+    if status == 409 and len(batch.fragments) == 1 and batch.events:
+        return Delivered()  # the server has an event of this id: ours, whose answer was lost
+    if status >= 500 or status < 200:
         return Ambiguous(cause=cause, retry_after=response.retry_after)
     return Refused(cause=cause)  # 400, 422, and whatever else names a fault of the request
 
 
-def _judge_ids(
-    batch: Batch, event_ids: tuple[str, ...], errors: int, cause: str, *, succeeded: bool
-) -> Verdict | None:
-    """Return the verdict that the returned ids allow, or None if they allow none."""
-    events = batch.events
+def _judge_names(batch: Batch, facts: wire.ReplyFacts, cause: str, *, succeeded: bool) -> Verdict | None:
+    """Return the verdict that the returned ids and errors allow, or None if they allow none."""
+    if facts.event_ids is None and not (facts.errors and succeeded):
+        return None
     # Counted, not only looked up: an application may give two events one id. UUIDs are compared
     # without regard to case, since RFC 9562 lets a server write them in either.
-    returned = Counter(name.lower() for name in event_ids)
+    returned = Counter(name.lower() for name in facts.event_ids or ())
     delivered: list[Fragment] = []
     rest: list[Fragment] = []
-    for fragment in events:
+    for fragment in batch.events:
         name = fragment.event_id.lower()
         if returned[name] > 0:
             returned[name] -= 1
@@ -132,14 +127,22 @@ def _judge_ids(
         else:
             rest.append(fragment)
     if not rest:
-        return Delivered()
-    accounted = errors >= len(rest)
-    if delivered or (not event_ids and accounted):
-        return Partly(delivered=tuple(delivered), rest=tuple(rest), accounted=accounted, cause=cause)
-    if len(event_ids) >= len(events) and not errors:
-        return Delivered()  # the server made ids of its own, one for each
-    if event_ids and succeeded:
-        return Unattributed(cause=f"{cause} for {len(event_ids)} of {len(events)} events, without their ids")
-    if succeeded:
-        return Ambiguous(cause=f"{cause} that names no event")
-    return None
+        return Delivered() if facts.success else None
+    ours = {fragment.event_id.lower() for fragment in batch.events}
+    foreign = len(returned.keys() - ours - {""})  # distinct: a server that makes ids repeats none
+    accounted = facts.errors >= len(rest)
+    attributed = not foreign
+    if foreign:
+        if not facts.success and not delivered:
+            return None
+        if foreign >= len(rest) and succeeded and not facts.errors:
+            return Delivered()  # the server made ids of its own, one for each
+        cause = f"{cause} that names events by other ids"
+    elif not delivered and not accounted:
+        if facts.event_ids is not None or not facts.success:
+            return Ambiguous(cause=f"{cause} that names no event") if succeeded else None
+        attributed = False
+        cause = f"{cause} with errors for some events, and without ids"
+    return Partly(
+        delivered=tuple(delivered), rest=tuple(rest), accounted=accounted, attributed=attributed, cause=cause
+    )

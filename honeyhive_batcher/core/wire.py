@@ -25,8 +25,9 @@ _OPENING = b'{"model_events":['
 _SESSIONLESS_ENDING = b"]}"
 _SESSION_MIDDLE = b'],"is_single_session":true,"session_properties":'
 
-_REPLY_BASE = 64 * 1024
-_REPLY_PER_EVENT = 256  # an id takes 39 bytes, an error message some words
+# What is cut off cannot be counted: an id takes 39 bytes, but an error message may quote its event.
+_REPLY_BASE = 256 * 1024
+_REPLY_PER_EVENT = 2048
 
 
 class ReplyFacts(Struct, frozen=True, kw_only=True):

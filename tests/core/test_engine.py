@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterable
+from typing import Literal
 
 import pytest
 
@@ -182,13 +183,49 @@ def test_ids_are_compared_without_regard_to_case() -> None:
     assert rig.sent[-1].ids == ("c",)
 
 
-def test_a_200_with_fewer_and_foreign_ids_leaves_all_unconfirmed() -> None:
-    """Some were created, nobody knows which: a retry would create some of them twice."""
+@pytest.mark.parametrize("status", [200, 500])
+@pytest.mark.parametrize("on_ambiguous", ["retry", "drop"])
+def test_foreign_ids_leave_what_is_not_named_unconfirmed(
+    status: int, on_ambiguous: Literal["retry", "drop"]
+) -> None:
+    """Some of it was created, nobody knows which: a retry would create some of it twice."""
+    rig = Rig(on_ambiguous=on_ambiguous)
+    sent = in_flight(rig, "a", "b", "c")
+    rig.reply(sent.attempt, named("b", "foreign", status=status))
+    assert rig.with_fate("delivered") == {"b"}
+    assert rig.with_fate("unconfirmed") == {"a", "c"}
+    assert rig.statistics.last_error == f"HTTP {status} that names events by other ids"
+    rig.assert_settled()
+
+
+def test_a_closing_arrived_with_events_that_were_created_under_foreign_ids() -> None:
+    rig = Rig()
+    key = session("s")
+    rig.push("a", "b", key=key)
+    rig.close_session(key, key.properties)
+    rig.flush()
+    rig.reply(rig.poll_one(), named("foreign"))
+    assert rig.with_fate("unconfirmed") == {"a", "b"}
+    assert rig.with_fate("delivered") == {"end of s"}
+    rig.assert_settled()
+
+
+def test_what_a_server_names_beside_its_own_failure_is_not_sent_again() -> None:
     rig = Rig()
     sent = in_flight(rig, "a", "b")
-    rig.reply(sent.attempt, named("foreign"))
-    assert rig.with_fate("unconfirmed") == {"a", "b"}
-    assert rig.statistics.last_error == "HTTP 200 for 1 of 2 events, without their ids"
+    rig.reply(sent.attempt, Response(status=500, body=b'{"success":false,"event_ids":["a"],"errors":["x"]}'))
+    assert rig.fate("a") == "delivered"
+    rig.send_at(0.25)
+    assert rig.sent[1].ids == ("b",)
+
+
+def test_a_conflict_is_found_by_halves_and_counts_as_delivered() -> None:
+    rig = Rig()
+    sent = in_flight(rig, "a", "b")
+    rig.reply(sent.attempt, answer(409))
+    rig.reply(rig.poll_one(), answer(409))
+    rig.reply(rig.poll_one(), named("b"))
+    assert rig.with_fate("delivered") == {"a", "b"}
     rig.assert_settled()
 
 
@@ -229,7 +266,8 @@ def test_an_answer_that_leaves_nothing_out_delivers_all(reply: Response) -> None
         Response(status=500, body=b'\xff{"event_ids": ["a"]}'),
         Response(status=200, body=b'{"success": false}'),
         named(),
-        named("foreign", status=500, errors=2),
+        Response(status=500, body=b'{"success": false, "event_ids": ["foreign"], "errors": ["x"]}'),
+        Response(status=200, body=b'{"success": false, "event_ids": ["a", "b"]}'),
     ],
     ids=lambda reply: repr(reply)[:60],
 )
@@ -736,7 +774,7 @@ def test_what_may_have_arrived_once_ends_as_unconfirmed(replies: list[Reply], fa
     rig.assert_settled()
 
 
-@pytest.mark.parametrize("status", [400, 409, 413, 422])
+@pytest.mark.parametrize("status", [400, 406, 413, 422])
 def test_an_event_that_may_have_arrived_is_not_said_to_be_lost_when_it_is_refused(status: int) -> None:
     """A server may refuse it because it has it."""
     rig = Rig()

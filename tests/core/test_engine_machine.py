@@ -386,25 +386,24 @@ class EngineMachine(RuleBasedStateMachine):
         count = {"all": rest, "fewer": max(0, rest - 1), "none": 0}[errors]
         facts = {"event_ids": chosen + extra, "errors": ["why"] * count, "success": says}
         reply = Response(status=status, body=json.dumps(facts).encode(), retry_after=retry_after)
-        strings = len(chosen) + extra.count("foreign")
+        foreign = "foreign" in extra
         if not ids:
             sure = status != 500 and says
             if sure:
                 self.reply(sent, reply, {Fate.DELIVERED})
             else:
                 self.reply(sent, reply, None, says="perhaps")
-        elif not rest:
+        elif not rest and says:
             self.store(ids, is_named=True)
             self.reply(sent, reply, {Fate.DELIVERED})
-        elif chosen or (not strings and count >= rest):
+        elif rest and foreign and (chosen or says):
+            is_whole = rest == 1 and status != 500 and not count
+            self.store(chosen, is_named=True)
+            self.store(ids if is_whole else ids[:1])
+            self.reply(sent, reply, {Fate.DELIVERED} if is_whole else {Fate.DELIVERED, Fate.UNCONFIRMED})
+        elif rest and not foreign and (chosen or count >= rest):
             self.store(chosen, is_named=True)
             self.reply(sent, reply, None, created=chosen, says="partly")
-        elif strings >= len(ids):
-            self.store(ids)
-            self.reply(sent, reply, {Fate.DELIVERED})
-        elif strings and status != 500:
-            self.store(ids[:1])
-            self.reply(sent, reply, {Fate.UNCONFIRMED})
         else:
             self.store([name for bit, name in enumerate(ids) if mask >> (4 - bit) & 1])
             self.reply(sent, reply, None, says="perhaps")
@@ -462,7 +461,7 @@ class EngineMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.in_flight)
     @rule(
-        which=st.integers(0, 5), status=st.sampled_from([400, 409, 413, 418, 422]), retry_after=retry_afters
+        which=st.integers(0, 5), status=st.sampled_from([400, 406, 413, 418, 422]), retry_after=retry_afters
     )
     def reply_refused(self, which: int, status: int, retry_after: float | None) -> None:
         """Also what was stored before may be refused, because it was stored before."""
