@@ -33,7 +33,6 @@ class _Group:
         "away",
         "charged",
         "fragments",
-        "is_gone",
         "key",
         "overhead",
         "queued_bytes",
@@ -47,7 +46,6 @@ class _Group:
         self.queued_bytes = 0
         self.away = 0
         self.charged = 0
-        self.is_gone = False
         self.stands_in_line = False
 
     @property
@@ -60,7 +58,10 @@ class _Group:
 
 @final
 class Groups:
-    """The queue by groups. Not thread-safe: every call is made holding the intake's lock."""
+    """The queue by groups. Not thread-safe: every call is made holding the intake's lock.
+
+    A call of `add` may come in the midst of any other, from a push that interrupts its own thread.
+    """
 
     def __init__(self, limits: BatchLimits) -> None:
         self._limits = limits
@@ -91,16 +92,23 @@ class Groups:
         if group is None:
             # Not a plain assignment: a push that interrupts this one may have made the group by then.
             group = self._groups.setdefault(fragment.key, _Group(fragment.key))
+        # From here on nothing of Python's own is called: a push that comes near the recursion limit fails
+        # before it has changed anything, or not at all.
         group.charged += charged
-        group.fragments.append(fragment)
-        if group.is_gone:  # such a push evicted all of it since we looked
-            group.fragments.pop()
-            return self.add(fragment, group.charged)
         news = self.queued_events == 0
-        self._count(group, fragment, 1)
-        if group.fragments and group.fragments[0] is fragment:
+        if not fragment.closing:
+            size = len(fragment.data) + 1  # no call in what follows: a push may interrupt this one
+            self.queued_events += 1
+            self.queued_bytes += fragment.size
+            group.queued_bytes += size
+        queue = group.fragments
+        queue.append(fragment)
+        if queue[0] is fragment:
             heapq.heappush(self._oldest, (fragment.seq, group))
-        if not group.stands_in_line and self._is_full(group):
+        if not group.stands_in_line and (
+            len(queue) >= self._limits.max_batch_events
+            or group.overhead + group.queued_bytes >= self.max_body_bytes
+        ):
             group.stands_in_line = True
             self._full.append(group)
             news = True
@@ -178,18 +186,16 @@ class Groups:
 
     def evicted(self, key: GroupKey) -> int:
         """Note that a fragment of a key was evicted; return the same as `settled`."""
-        group = self._groups.get(key)  # None when a push that came in between evicted the rest of it
-        return 0 if key is SESSIONLESS or group is None else self._vanish(group)
+        return 0 if key is SESSIONLESS else self._vanish(self._groups[key])
 
     def _vanish(self, group: _Group) -> int:
         if group.fragments:
             if group.away == 0:
                 self._line_up(group)  # its closing may have waited for this
             return 0
-        if group.away or group.is_gone:
+        if group.away:
             return 0
-        group.is_gone = True  # no call up to here: a push may interrupt this, and make it vanish itself
-        del self._groups[group.key]
+        del self._groups[group.key]  # no call since the look at what it has: a push may interrupt this
         charged, group.charged = group.charged, 0
         return charged
 
@@ -220,7 +226,7 @@ class Groups:
         if not fragment.closing:
             self.queued_events += sign
             self.queued_bytes += sign * fragment.size
-            size = len(fragment.data) + 1  # no call in the next line: a push may interrupt a push
+            size = len(fragment.data) + 1  # no call in the next line: a push may interrupt this
             group.queued_bytes += sign * size
 
     def _line_up(self, group: _Group) -> None:

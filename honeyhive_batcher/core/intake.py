@@ -2,11 +2,13 @@
 
 One lock guards the queue and the ledger. It is re-entrant, because a push may come from a `__del__`
 or a signal handler that interrupts a push in the same thread. Such a push finds the numbers in order,
-because the check of the bounds and the count of the event have no call between them.
+because the check of the bounds and the count of the event have no call between them; it evicts nothing,
+because what it would evict may be in the hands of what it interrupts.
 """
 
+import contextlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import final
 
 from honeyhive_batcher.config import BatchLimits, QueueLimits
@@ -38,6 +40,7 @@ class Intake:
 
     def __init__(self, queue: QueueLimits, batch: BatchLimits) -> None:
         self._lock = threading.RLock()
+        self._is_busy = False  # whether the thread that has the lock is in the midst of something
         self._evicts = queue.overflow == "drop_oldest"
         self._max_batch_bytes = batch.max_batch_bytes
         self._max_sessionless = min(batch.max_batch_bytes - wire.overhead(SESSIONLESS), queue.max_queue_bytes)
@@ -49,6 +52,7 @@ class Intake:
         self.is_open = True
         self.wake: Callable[[], None] = _nobody
         """Called, without the lock, when an admission is a reason to act earlier than planned."""
+        self._owes_a_wake = False  # whether the last such call failed
 
     def admit(
         self, encoded: Encoded, key: GroupKey, now: float, *, closing: bytes = b"", wait: bool = False
@@ -61,29 +65,43 @@ class Intake:
         """
         size = len(encoded.data)
         with self._lock:
-            if not self.is_open:
-                return self._refused(Admission.CLOSED)
-            if key is SESSIONLESS:  # the usual case, kept short
-                charge = size
-                is_too_large = size > self._max_sessionless
-            else:
-                fits = closing or size + wire.overhead(key) <= self._max_batch_bytes
-                size += len(closing)
-                charge = self._charge(key, size)
-                is_too_large = not fits or not self.ledger.could_hold(charge)
-            if is_too_large:
-                return self._refused(Admission.TOO_LARGE)
-            seq = self.ledger.accept(charge)
-            if not seq and self._made_room(key, size):
-                charge = self._charge(key, size)  # its group may have vanished with what was evicted
+            interrupts, self._is_busy = self._is_busy, True
+            try:
+                if not self.is_open:
+                    return self._refused(Admission.CLOSED)
+                if key is SESSIONLESS:  # the usual case, kept short
+                    charge = size
+                    is_too_large = size > self._max_sessionless
+                else:
+                    fits = closing or size + wire.overhead(key) <= self._max_batch_bytes
+                    size += len(closing)
+                    charge = self._charge(key, size)
+                    is_too_large = not fits or not self.ledger.could_hold(charge)
+                if is_too_large:
+                    return self._refused(Admission.TOO_LARGE)
+                news = self._owes_a_wake
                 seq = self.ledger.accept(charge)
-            if not seq:
-                return Admission.QUEUE_FULL if wait else self._refused(Admission.QUEUE_FULL)
-            self.ledger.repaired += encoded.repairs
-            fragment = Fragment(encoded.data, encoded.event_id, key, seq, now, size, closing)
-            news = self._groups.add(fragment, charge - size)
+                if not seq and not interrupts and self._made_room(key, size):
+                    news |= len(self.ledger.settlements) == 1  # the first that somebody is to be told of
+                    charge = self._charge(key, size)  # its group may have vanished with what was evicted
+                    seq = self.ledger.accept(charge)
+                if not seq:
+                    return Admission.QUEUE_FULL if wait else self._refused(Admission.QUEUE_FULL)
+                self.ledger.repaired += encoded.repairs
+                fragment = Fragment(encoded.data, encoded.event_id, key, seq, now, size, closing)
+                try:
+                    news |= self._groups.add(fragment, charge - size)
+                except BaseException:  # no memory, or too near the recursion limit
+                    self.ledger.take_back(charge)
+                    raise
+            finally:
+                self._is_busy = interrupts
         if news:
-            self.wake()
+            try:
+                self.wake()
+                self._owes_a_wake = False
+            except RecursionError:  # the event is in the queue all the same: let the next one do it
+                self._owes_a_wake = True
         return Admission.ACCEPTED
 
     def refuse(self, admission: Admission) -> Admission:
@@ -93,17 +111,17 @@ class Intake:
 
     def ripe_at(self) -> float | None:
         """See `Groups.ripe_at`."""
-        with self._lock:
+        with self._lock, self._busy():
             return self._groups.ripe_at()
 
     def cut(self, now: float) -> Batch | None:
         """See `Groups.cut`."""
-        with self._lock:
+        with self._lock, self._busy():
             return self._groups.cut(now)
 
     def put_back(self, closing: Fragment) -> None:
         """See `Groups.put_back`."""
-        with self._lock:
+        with self._lock, self._busy():
             self._groups.put_back(closing)
 
     def limit_body(self, max_bytes: int) -> None:
@@ -115,7 +133,7 @@ class Intake:
         """Give fragments of one group, cut before, their fate, and return their capacity."""
         if not fragments:
             return
-        with self._lock:
+        with self._lock, self._busy():
             self.ledger.settle(fragments, fate, reason)
             returned = self._groups.settled(fragments[0].key, len(fragments))
             self.ledger.held_bytes -= returned  # a line of its own: a push may come during the call
@@ -144,7 +162,7 @@ class Intake:
     def reopen(self) -> None:
         """Take events again, after everything of the run before is settled."""
         with self._lock:
-            self._groups.flush_through = self.ledger.accepted
+            self._groups.flush_through = self.ledger.seq
             self.is_open = True
 
     def take_settlements(self) -> list[Settlement]:
@@ -156,6 +174,15 @@ class Intake:
         """Return a snapshot in which the equations hold."""
         with self._lock:
             return self.ledger.statistics()
+
+    @contextlib.contextmanager
+    def _busy(self) -> Iterator[None]:
+        """Keep a push that interrupts this thread from evicting. `admit` does the same by hand, for speed."""
+        self._is_busy = True
+        try:
+            yield
+        finally:
+            self._is_busy = False
 
     def _refused(self, admission: Admission) -> Admission:
         self.ledger.refuse(admission)

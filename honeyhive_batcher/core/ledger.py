@@ -100,13 +100,15 @@ class Ledger:
     def __init__(self, *, max_events: int, max_bytes: int) -> None:
         self._max_events = max_events
         self._max_bytes = max_bytes
-        self.accepted = 0
+        self.seq = 0
+        """Place of the event accepted last in the order of admission, from 1."""
         self.held_events = 0
         self.held_bytes = 0
-        self.refused: Counter[Admission] = Counter()
+        self.refused = {admission: 0 for admission in Admission if admission is not Admission.ACCEPTED}
         self.dropped: Counter[DropReason] = Counter()
         self.delivered = 0
         self.unconfirmed = 0
+        self._taken_back = 0
         self._barriers: list[Barrier] = []
         self.keep_settlements = False
         self.settlements: deque[Settlement] = deque()  # what callbacks have not been told yet
@@ -138,14 +140,18 @@ class Ledger:
             return 0
         self.held_events += 1
         self.held_bytes += size
-        self.accepted += 1
-        return self.accepted
+        self.seq += 1
+        return self.seq
+
+    def take_back(self, size: int) -> None:
+        """Undo `accept`, but for the place in the order."""
+        self.held_events -= 1
+        self.held_bytes -= size
+        self._taken_back += 1
 
     def refuse(self, admission: Admission) -> None:
         """Count an event that was not taken."""
-        if admission not in self.refused:
-            self.refused[admission] = 0
-        self.refused[admission] += 1  # no call in here either: `Counter` has one for what it does not know
+        self.refused[admission] += 1  # no call in here either
 
     def settle(self, fragments: Sequence[Fragment], fate: Fate, reason: DropReason | None) -> None:
         """Give fragments their fate and return their capacity.
@@ -191,7 +197,7 @@ class Ledger:
         barrier = Barrier(0, 0)
         self._barriers.append(barrier)
         # Only now, and without a call: what a push evicts meanwhile must not be waited for.
-        barrier.watermark, barrier.held = self.accepted, self.held_events
+        barrier.watermark, barrier.held = self.seq, self.held_events
         return barrier
 
     def lower_barrier(self, barrier: Barrier) -> None:
@@ -206,11 +212,12 @@ class Ledger:
     def statistics(self) -> Statistics:
         """Return a snapshot."""
         while True:
-            accepted = self.accepted
-            refused, dropped = dict(self.refused), dict(self.dropped)
+            seq, accepted = self.seq, self.seq - self._taken_back
+            refused = {admission: events for admission, events in self.refused.items() if events}
+            dropped = dict(self.dropped)
             delivered, unconfirmed = self.delivered, self.unconfirmed
             held, held_bytes = self.held_events, self.held_bytes
-            if accepted == self.accepted:  # else a push came in between
+            if seq == self.seq:  # else a push came in between
                 break
         return Statistics(
             offered=accepted + sum(refused.values()),

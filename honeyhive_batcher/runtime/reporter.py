@@ -152,7 +152,7 @@ class Reporter:
 
 def _losses(ledger: Ledger) -> dict[str, int]:
     dropped = {reason.value: count for reason, count in dict(ledger.dropped).items()}
-    refused = {admission.value: count for admission, count in dict(ledger.refused).items()}
+    refused = {admission.value: count for admission, count in ledger.refused.items() if count}
     return _named(dropped, refused, ledger.unconfirmed)
 
 

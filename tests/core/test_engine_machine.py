@@ -354,7 +354,7 @@ class EngineMachine(RuleBasedStateMachine):
             self.store(sent.ids)
             body = {
                 "none": b'{"success":true}',
-                "foreign": json.dumps({"event_ids": ["?"] * len(sent.ids)}).encode(),
+                "foreign": json.dumps({"event_ids": [f"?{bit}" for bit in range(len(sent.ids))]}).encode(),
                 "html": b"<html>",
             }.get(form, b"")
             self.reply(sent, Response(status=200, body=body), {Fate.DELIVERED})

@@ -461,8 +461,10 @@ def play(queue: Intake, key: GroupKey) -> int:
     return offered + 2
 
 
-def interrupted_at(place: int, queue: Intake, key: GroupKey, own: GroupKey) -> tuple[int, list[Admission]]:
-    """Play, and push from within at the call or return with this number.
+def interrupted_at(
+    place: int, queue: Intake, key: GroupKey, own: GroupKey, pushes: int
+) -> tuple[int, list[Admission]]:
+    """Play, and push from within at the call or return with this number, twice so many events.
 
     Returns how many events were offered outside, and what became of those from within; there are none
     of these when so many calls were never made.
@@ -474,7 +476,9 @@ def interrupted_at(place: int, queue: Intake, key: GroupKey, own: GroupKey) -> t
         nonlocal left
         if left == 0:
             sys.setprofile(None)
-            inner.extend(queue.admit(encoded(10, "inner"), target, 0.0) for target in (own, SESSIONLESS))
+            for target in (own, SESSIONLESS) * pushes:
+                inner.append(queue.admit(encoded(10, "inner"), target, 0.0))
+                queue.statistics()
         left -= 1
 
     sys.setprofile(interrupt)
@@ -487,15 +491,16 @@ def interrupted_at(place: int, queue: Intake, key: GroupKey, own: GroupKey) -> t
 @pytest.mark.parametrize("overflow", ["drop_newest", "drop_oldest"])
 @pytest.mark.parametrize("same_session", [True, False])
 @pytest.mark.parametrize("events", [4, 100])
+@pytest.mark.parametrize("pushes", [1, 4])
 def test_a_push_may_interrupt_whatever_the_same_thread_does(
-    overflow: str, same_session: bool, events: int
+    overflow: str, same_session: bool, events: int, pushes: int
 ) -> None:
     """As from a `__del__` or a signal handler: at every call and every return, one after another."""
     for place in range(10_000):
         queue = intake(events, 1000, overflow=overflow, batch_events=2)
         key = session()
         own = key if same_session else session("other")
-        offered, inner = interrupted_at(place, queue, key, own)
+        offered, inner = interrupted_at(place, queue, key, own, pushes)
         settle_all(queue)
         now = queue.statistics()
         assert adds_up(now), place
