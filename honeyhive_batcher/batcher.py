@@ -6,19 +6,18 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Self, Unpack, final
 
-from msgspec import Struct
-
-from honeyhive_batcher.config import Config, Hooks
-from honeyhive_batcher.core.encoding import Encoded, EventEncoder, Refusal, struct_fields
+from honeyhive_batcher.config import Config
+from honeyhive_batcher.core.encoding import Encoded, EventEncoder, Refusal
 from honeyhive_batcher.core.intake import Intake
 from honeyhive_batcher.core.ledger import Statistics
-from honeyhive_batcher.core.model import SESSIONLESS, Admission, GroupKey
-from honeyhive_batcher.core.repair import encode_anyway, mend, repair
+from honeyhive_batcher.core.model import SESSIONLESS, Admission
+from honeyhive_batcher.core.repair import repair
 from honeyhive_batcher.errors import ClosedError, EncodeError
 from honeyhive_batcher.events import SessionProperties
+from honeyhive_batcher.hooks import Hooks
 from honeyhive_batcher.runtime.lifecycle import FlushResult, Lifecycle, Seams
 from honeyhive_batcher.runtime.reporter import say
-from honeyhive_batcher.session import Session, bound_session, current
+from honeyhive_batcher.session import Session, Sessions, bound_session, current
 from honeyhive_batcher.settings import Settings
 
 _PUTS_PER_TURN = 64
@@ -79,7 +78,6 @@ class Batcher:
         self.config = config
         """The settings in force."""
         self._before_send = hooks.before_send
-        self._new_id = seams.new_id
         self._clock = seams.clock
         defaults = config.defaults
         self._encoder = EventEncoder(
@@ -91,6 +89,13 @@ class Batcher:
         self._intake = Intake(config.queue, config.batch)
         self._intake.ledger.keep_settlements = any(
             (hooks.on_delivered, hooks.on_dropped, hooks.on_unconfirmed)
+        )
+        self._sessions = Sessions(
+            self._intake,
+            defaults,
+            max_bytes=config.batch.max_batch_bytes // 2,
+            new_id=seams.new_id,
+            clock=seams.clock,
         )
         self._has_warned_closed = False
         self._puts = 0
@@ -107,14 +112,20 @@ class Batcher:
         it carries a `session_id` of its own.
         """
         try:
+            if self._before_send is not None:
+                event = self._look_at(event)
             encoded = self._encode(event)
             if not isinstance(encoded, Encoded):
                 return self._refuse(encoded)
             if session is None and not current.get():  # the usual case, kept short
                 return self._intake.admit(encoded, SESSIONLESS, self._clock())
-            return self._admit(event, encoded, session, wait=False)
-        except Exception:  # promise 1, whatever a strange event makes its own methods do
-            return self._intake.refuse(Admission.NOT_AN_EVENT)
+            return self._admit(encoded, session or bound_session(self._sessions, event), wait=False)
+        except (Exception, asyncio.CancelledError):  # promise 1, whatever a strange event's methods do
+            try:
+                return self._intake.refuse(Admission.NOT_AN_EVENT)
+            except RecursionError:  # not one more call fits on the stack: count it without
+                self._intake.ledger.refused[Admission.NOT_AN_EVENT] += 1
+                return Admission.NOT_AN_EVENT
 
     async def put(
         self, event: object, *, session: Session | None = None, timeout: float | None = None
@@ -134,13 +145,20 @@ class Batcher:
             # A loop of puts must not keep the event loop to itself until the queue is full. Before the
             # event is taken, so that a cancellation still means that it was not.
             await asyncio.sleep(0)
-        encoded = self._encode(event)
-        if isinstance(encoded, Encoded):
-            admission = self._admit(event, encoded, session, wait=True)
-            if admission is Admission.QUEUE_FULL:
-                admission = await self._put_later(event, encoded, session, timeout)
-        else:
-            admission = self._refuse(encoded)
+        try:
+            if self._before_send is not None:
+                event = self._look_at(event)
+            encoded = self._encode(event)
+            if isinstance(encoded, Encoded):
+                session = session or bound_session(self._sessions, event)
+                admission = self._admit(encoded, session, wait=True)
+            else:
+                admission = self._refuse(encoded)
+        except (Exception, asyncio.CancelledError) as error:  # as in `push`: it is none of the caller's
+            self._intake.refuse(Admission.NOT_AN_EVENT)
+            raise EncodeError(f"the event raised {type(error).__name__} when it was read") from None
+        if admission is Admission.QUEUE_FULL and isinstance(encoded, Encoded):
+            admission = await self._put_later(encoded, session, timeout)
         match admission:
             case Admission.CLOSED:
                 raise ClosedError("the batcher is closed: start it again to go on")
@@ -156,13 +174,10 @@ class Batcher:
         """Return a session to enter with `with`, or to pass as `session=`. Never raises.
 
         Properties are those of `SessionProperties`, and others: the route is open. `session_id` is made
-        when it is not given; `session_name` and `source` come from the settings when they are not.
+        when it is not given; `session_name` and `source` come from the settings when they are not. What
+        is no mapping is left out and counted in `Statistics.repaired`.
         """
-        given = struct_fields(properties) if isinstance(properties, Struct) else dict(properties or {})
-        defaults = self.config.defaults
-        fields: dict[str, Any] = {"session_name": defaults.session_name, "source": defaults.source}
-        fields = {name: value for name, value in fields.items() if value is not None}
-        return Session(self, {**fields, **given, **more}, self._new_id)
+        return self._sessions.make(properties, more)
 
     # Watching.
 
@@ -232,17 +247,21 @@ class Batcher:
     def _encode(self, event: Any) -> Encoded | Refusal | Admission:
         if not self._intake.is_open:
             return Admission.CLOSED
-        if self._before_send is not None:
-            try:
-                event = self._before_send(event)
-            # What could not be looked at is not sent: it may hold what must not leave. A cancellation is
-            # the callback's own, because nothing is awaited here.
-            except (Exception, asyncio.CancelledError):
-                self._intake.ledger.callback_errors += 1
-                return Admission.FILTERED
-            if event is None:
-                return Admission.FILTERED
-        return self._encoder.encode(event)
+        return event if event is Admission.FILTERED else self._encoder.encode(event)
+
+    def _look_at(self, event: Any) -> Any:
+        """Return what `before_send` makes of an event, FILTERED when it keeps it."""
+        assert self._before_send is not None
+        if not self._intake.is_open:
+            return event
+        try:
+            event = self._before_send(event)
+        # What could not be looked at is not sent: it may hold what must not leave. A cancellation is the
+        # callback's own, because nothing is awaited here.
+        except (Exception, asyncio.CancelledError):
+            self._intake.ledger.callback_errors += 1
+            return Admission.FILTERED
+        return Admission.FILTERED if event is None else event
 
     def _refuse(self, encoded: Refusal | Admission) -> Admission:
         admission = encoded.admission if isinstance(encoded, Refusal) else encoded
@@ -253,47 +272,18 @@ class Batcher:
             )
         return self._intake.refuse(admission)
 
-    def _admit(self, event: Any, encoded: Encoded, session: Session | None, *, wait: bool) -> Admission:
-        if session is None:
-            session = bound_session(self, event)
-        if session is None:
-            return self._intake.admit(encoded, SESSIONLESS, self._clock(), wait=wait)
-        admission = self._intake.admit(encoded, session.key, self._clock(), wait=wait)
-        if admission:
+    def _admit(self, encoded: Encoded, session: Session | None, *, wait: bool) -> Admission:
+        key = SESSIONLESS if session is None else session.key
+        admission = self._intake.admit(encoded, key, self._clock(), wait=wait)
+        if admission and session is not None:
             session.has_events = True
         return admission
 
-    async def _put_later(
-        self, event: object, encoded: Encoded, session: Session | None, timeout: float | None
-    ) -> Admission:
-        if session is None:
-            session = bound_session(self, event)
+    async def _put_later(self, encoded: Encoded, session: Session | None, timeout: float | None) -> Admission:
         try:
             return await self._lifecycle.wait_for_room(
-                lambda: self._admit(event, encoded, session, wait=True), timeout
+                lambda: self._admit(encoded, session, wait=True), timeout
             )
         except (TimeoutError, asyncio.CancelledError):
             self._intake.refuse(Admission.QUEUE_FULL)
             raise
-
-    # What a session needs of its batcher.
-
-    def encode_session(self, fields: Mapping[str, Any]) -> bytes:
-        """Return the JSON of a session's fields; of more than half a body only what names it is kept."""
-        max_bytes = self.config.batch.max_batch_bytes // 2
-        data, repairs = encode_anyway(fields, max_bytes)
-        if data is None:
-            names = {name: fields[name] for name in ("event_id", "session_id") if name in fields}
-            data, repairs = encode_anyway(names, max_bytes)[0], 1
-            say(
-                logging.WARNING,
-                "the properties of a session are larger than %d bytes and were left out",
-                max_bytes,
-            )
-        self._intake.ledger.repaired += repairs
-        encoded = bytes(data or b"{}")
-        return mend(encoded) or encoded  # looked for at once, unlike in events: sessions are few
-
-    def close_session(self, key: GroupKey, update: Encoded, properties: bytes) -> Admission:
-        """Take the end of a session into the queue."""
-        return self._intake.admit(update, key, self._clock(), closing=properties)

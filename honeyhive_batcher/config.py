@@ -4,7 +4,7 @@ import logging
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_type_hints
 from urllib.parse import urlsplit
 
@@ -271,16 +271,3 @@ def _checked_url(url: str) -> str:
     if parts.scheme == "http" and host not in _LOOPBACK:
         logger.warning("base_url is plain http: the API key and all events travel unencrypted to %s", host)
     return url.rstrip("/")
-
-
-class Hooks(Struct, frozen=True, kw_only=True):
-    """What the application wants to see or change. One that raises is counted and hurts nothing."""
-
-    before_send: Callable[[Any], Any] | None = None
-    """`(event) -> event | None`, called inside `push`; None, or raising, keeps the event from being sent."""
-    on_delivered: Callable[[tuple[str, ...]], object] | None = None
-    """`(event_ids)`, called on the loop after the server confirmed them."""
-    on_dropped: Callable[[tuple[str, ...], str], object] | None = None
-    """`(event_ids, reason)`, called on the loop."""
-    on_unconfirmed: Callable[[tuple[str, ...]], object] | None = None
-    """`(event_ids)`, called on the loop: nobody knows whether the server has them."""

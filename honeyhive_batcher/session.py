@@ -1,16 +1,21 @@
 """A HoneyHive session: what is said once about a group of events, and how it ended."""
 
 import contextvars
+import logging
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Protocol, Self, final
+from typing import Any, Self, final
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, Struct
 
-from honeyhive_batcher.core.encoding import Encoded
-from honeyhive_batcher.core.model import GroupKey
-from honeyhive_batcher.core.repair import encode_anyway
+from honeyhive_batcher.config import Defaults
+from honeyhive_batcher.core.encoding import Encoded, struct_fields
+from honeyhive_batcher.core.intake import Intake
+from honeyhive_batcher.core.model import Clock, GroupKey
+from honeyhive_batcher.core.repair import encode_anyway, mend
+from honeyhive_batcher.events import SessionProperties
+from honeyhive_batcher.runtime.reporter import say
 
 current: contextvars.ContextVar[tuple["Session", ...]] = contextvars.ContextVar(
     "honeyhive_batcher_sessions", default=()
@@ -21,16 +26,6 @@ _CLOSING_FIELDS = ("outputs", "metrics", "feedback", "error", "metadata", "user_
 """What may be set until the session ends."""
 
 _MAX_OUTPUTS = 8 * 1024 * 1024  # bytes looked at to see whether it is an object; no body can be larger
-
-
-class SessionOwner(Protocol):
-    """What a session needs of its batcher."""
-
-    def encode_session(self, fields: Mapping[str, Any]) -> bytes:
-        """Return the JSON of an object, cut down to what fits if it is too large."""
-
-    def close_session(self, key: GroupKey, update: Encoded, properties: bytes) -> object:
-        """Take the end of a session into the queue."""
 
 
 @final
@@ -47,10 +42,7 @@ class Session:
     A session without events is never sent.
     """
 
-    def __init__(self, owner: SessionOwner, properties: Mapping[str, Any], new_id: Callable[[], str]) -> None:
-        opening = dict(properties)
-        if not isinstance(opening.get("session_id"), str) or not opening["session_id"]:
-            opening["session_id"] = str(opening.get("session_id") or new_id())
+    def __init__(self, owner: "Sessions", opening: Mapping[str, Any]) -> None:
         self.session_id: str = opening["session_id"]
         self.outputs: Any = opening.get("outputs")
         self.metrics: Any = opening.get("metrics")
@@ -59,20 +51,19 @@ class Session:
         self.metadata: Any = opening.get("metadata")
         self.user_properties: Any = opening.get("user_properties")
         self._owner = owner
-        self.key = GroupKey(session_id=self.session_id, properties=owner.encode_session(opening))
+        self.key = GroupKey(session_id=self.session_id, properties=owner.encode(opening))
         """The group of its events; another one after `close`, with the final properties."""
         self.has_events = False
         """Whether an event of this session was accepted."""
         self._is_closed = False
-        self._tokens: list[contextvars.Token[tuple[Session, ...]]] = []
 
     @property
-    def owner(self) -> SessionOwner:
-        """The batcher that this session belongs to."""
+    def owner(self) -> "Sessions":
+        """The sessions, of one batcher, that this is one of."""
         return self._owner
 
     def __enter__(self) -> Self:
-        self._tokens.append(current.set((*current.get(), self)))
+        current.set((*current.get(), self))
         return self
 
     def __exit__(
@@ -81,11 +72,14 @@ class Session:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        try:
-            current.reset(self._tokens.pop())
-        except ValueError:
-            # A generator may be closed in another context than it was begun in.
-            current.set(tuple(session for session in current.get() if session is not self))
+        # Not by a token: sessions may end in another order than they began, as generators do, or in
+        # another context, and then a token would bind again what has ended.
+        stack = list(current.get())
+        for place in range(len(stack) - 1, -1, -1):
+            if stack[place] is self:
+                del stack[place]
+                current.set(tuple(stack))
+                break
         self.close()
 
     def close(self) -> None:
@@ -98,26 +92,90 @@ class Session:
             closing["outputs"] = _as_object(closing["outputs"])
         # From the bytes of the beginning: what the application did to its own objects since is not ours.
         opening = msgspec.json.decode(self.key.properties, type=dict[str, msgspec.Raw])
-        properties = self._owner.encode_session({**opening, **closing})
+        properties = self._owner.encode({**opening, **closing})
         if properties == self.key.properties:
             return
         key = self.key
         self.key = GroupKey(session_id=self.session_id, properties=properties)
         if self.has_events:
-            body = self._owner.encode_session({"event_id": self.session_id, **closing})
-            self._owner.close_session(key, Encoded(body, self.session_id, 0), properties)
+            body = self._owner.encode({"event_id": self.session_id, **closing})
+            self._owner.end(key, Encoded(body, self.session_id, 0), properties)
 
     def __repr__(self) -> str:
         return f"<Session {self.session_id} {'closed' if self._is_closed else 'open'}>"
 
 
-def bound_session(owner: SessionOwner, event: object) -> Session | None:
+@final
+class Sessions:
+    """The sessions of one batcher: makes them, encodes what is said about them, and queues their ends."""
+
+    def __init__(
+        self,
+        intake: Intake,
+        defaults: Defaults,
+        *,
+        max_bytes: int,
+        new_id: Callable[[], str],
+        clock: Clock,
+    ) -> None:
+        self._intake = intake
+        self._clock = clock
+        self._max_bytes = max_bytes
+        self._new_id = new_id
+        named = {"session_name": defaults.session_name, "source": defaults.source}
+        self._defaults = {name: value for name, value in named.items() if value is not None}
+
+    def make(
+        self, properties: SessionProperties | Mapping[str, Any] | None, more: Mapping[str, Any]
+    ) -> Session:
+        """Return a session with these properties. Never raises: what is no mapping is left out."""
+        try:
+            given = struct_fields(properties) if isinstance(properties, Struct) else dict(properties or {})
+        except Exception:  # whatever it is: a session without it is better than none
+            given = {}
+            self._intake.ledger.repaired += 1
+        fields = {**self._defaults, **given, **more}
+        fields["session_id"] = _usable_id(fields.get("session_id")) or self._new_id()
+        return Session(self, fields)
+
+    def encode(self, fields: Mapping[str, Any]) -> bytes:
+        """Return the JSON of a session's fields; of too large ones only what names the session is kept."""
+        data, repairs = encode_anyway(fields, self._max_bytes)
+        if data is None:
+            names = {name: fields[name] for name in ("event_id", "session_id") if name in fields}
+            data, repairs = encode_anyway(names, self._max_bytes)[0], 1
+            say(
+                logging.WARNING,
+                "the properties of a session are larger than %d bytes and were left out",
+                self._max_bytes,
+            )
+        self._intake.ledger.repaired += repairs
+        encoded = bytes(data or b"{}")
+        return mend(encoded) or encoded  # looked for at once, unlike in events: sessions are few
+
+    def end(self, key: GroupKey, update: Encoded, properties: bytes) -> None:
+        """Take the end of a session into the queue."""
+        self._intake.admit(update, key, self._clock(), closing=properties)
+
+
+def bound_session(owner: Sessions, event: object) -> Session | None:
     """Return the innermost session of `owner` that is bound here, unless the event names one itself."""
     session = next((session for session in reversed(current.get()) if session.owner is owner), None)
     if session is None:
         return None
-    own = event.get("session_id") if isinstance(event, Mapping) else getattr(event, "session_id", UNSET)
+    try:
+        own = event.get("session_id") if isinstance(event, Mapping) else getattr(event, "session_id", UNSET)
+    except Exception:  # an event that cannot be asked names none
+        own = None
     return session if own is None or own is UNSET else None
+
+
+def _usable_id(value: object) -> str | None:
+    """Return an id that the application gave, or None if there is none in it."""
+    try:
+        return str(value) if value else None
+    except Exception:  # whatever its own methods raise
+        return None
 
 
 def _as_object(outputs: Any) -> Any:

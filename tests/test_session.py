@@ -1,16 +1,18 @@
-"""What is said once about a group of events, and how it ended. The batcher is a fake that writes down."""
+"""What is said once about a group of events, and how it ended."""
 
 import contextvars
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 import pytest
-from msgspec import Raw, Struct
+from msgspec import Struct
 
-from honeyhive_batcher.core.encoding import Encoded
-from honeyhive_batcher.core.model import GroupKey
-from honeyhive_batcher.session import Session, bound_session, current
+from honeyhive_batcher.config import BatchLimits, Defaults, QueueLimits
+from honeyhive_batcher.core.intake import Intake
+from honeyhive_batcher.core.model import Fragment
+from honeyhive_batcher.session import Session, Sessions, bound_session, current
 
 
 class Outputs(Struct):
@@ -18,25 +20,35 @@ class Outputs(Struct):
 
 
 class Owner:
-    """Encodes with the standard library and keeps what it is given."""
+    """The sessions of a batcher, and the queue in which their ends are to be found."""
 
     def __init__(self) -> None:
-        self.closed: list[tuple[GroupKey, Encoded, bytes]] = []
+        self.intake = Intake(QueueLimits(), BatchLimits())
+        self.sessions = Sessions(
+            self.intake, Defaults(), max_bytes=1000, new_id=lambda: "new-id", clock=lambda: 0.0
+        )
+        self._ends: list[Fragment] = []
 
-    def encode_session(self, fields: Mapping[str, Any]) -> bytes:
-        def default(value: Any) -> Any:
-            return json.loads(bytes(value)) if isinstance(value, Raw) else {"answer": value.answer}
-
-        return json.dumps(fields, default=default).encode()
-
-    def close_session(self, key: GroupKey, update: Encoded, properties: bytes) -> object:
-        self.closed.append((key, update, properties))
-        return None
+    @property
+    def ends(self) -> list[Fragment]:
+        """The ends that were queued so far."""
+        while (batch := self.intake.cut(1e9)) is not None:
+            self._ends += batch.fragments
+        return self._ends
 
     def session(self, *, with_events: bool = True, **properties: Any) -> Session:
-        made = Session(self, properties, lambda: "new-id")
+        made = self.sessions.make(None, properties)
         made.has_events = with_events
         return made
+
+
+class Hostile:
+    """An object that nothing can be asked."""
+
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+    __bool__ = __iter__ = __len__ = keys = __str__
 
 
 @pytest.fixture
@@ -63,7 +75,7 @@ def test_an_empty_id_is_as_good_as_none(owner: Owner, nothing: object) -> None:
 
 def test_the_callers_properties_are_not_changed(owner: Owner) -> None:
     properties = {"session_name": "n"}
-    Session(owner, properties, lambda: "new-id")
+    owner.sessions.make(properties, {"session_id": "s"})
     assert properties == {"session_name": "n"}
 
 
@@ -71,7 +83,7 @@ def test_a_session_that_did_not_change_sends_nothing_when_it_ends(owner: Owner) 
     session = owner.session(outputs={"a": 1}, error="e", metadata={})
     key = session.key
     session.close()
-    assert owner.closed == []
+    assert owner.ends == []
     assert session.key is key
 
 
@@ -81,8 +93,8 @@ def test_what_the_application_does_to_its_own_objects_later_is_not_sent(owner: O
     question["question"] = "second"
     session.outputs = {"answer": 1}
     session.close()
-    ((_, _, properties),) = owner.closed
-    assert json.loads(properties)["inputs"] == {"question": "first"}
+    (end,) = owner.ends
+    assert json.loads(end.closing)["inputs"] == {"question": "first"}
 
 
 def test_what_was_set_is_sent_when_it_ends(owner: Owner) -> None:
@@ -94,7 +106,7 @@ def test_what_was_set_is_sent_when_it_ends(owner: Owner) -> None:
     session.error = "no"
     session.user_properties = {"e": 5}
     session.close()
-    ((closed, update, properties),) = owner.closed
+    (end,) = owner.ends
     ends = {
         "outputs": {"b": 2},
         "metrics": {"c": 3},
@@ -103,12 +115,12 @@ def test_what_was_set_is_sent_when_it_ends(owner: Owner) -> None:
         "metadata": {"a": 1},
         "user_properties": {"e": 5},
     }
-    assert closed is key
-    assert json.loads(properties) == {"session_name": "n", "session_id": "new-id", **ends}
-    assert json.loads(update.data) == {"event_id": "new-id", **ends}
-    assert update.event_id == "new-id"
+    assert end.key is key
+    assert json.loads(end.closing) == {"session_name": "n", "session_id": "new-id", **ends}
+    assert json.loads(end.data) == {"event_id": "new-id", **ends}
+    assert end.event_id == "new-id"
     assert session.key is not key
-    assert session.key.properties == properties
+    assert session.key.properties == end.closing
 
 
 @pytest.mark.parametrize(
@@ -126,16 +138,16 @@ def test_outputs_are_an_object(owner: Owner, outputs: object, sent: object) -> N
     session = owner.session()
     session.outputs = outputs
     session.close()
-    ((_, update, properties),) = owner.closed
-    assert json.loads(properties)["outputs"] == sent
-    assert json.loads(update.data)["outputs"] == sent
+    (end,) = owner.ends
+    assert json.loads(end.closing)["outputs"] == sent
+    assert json.loads(end.data)["outputs"] == sent
 
 
 def test_a_session_without_events_is_never_sent(owner: Owner) -> None:
     session = owner.session(with_events=False)
     session.outputs = {"a": 1}
     session.close()
-    assert owner.closed == []
+    assert owner.ends == []
     assert json.loads(session.key.properties)["outputs"] == {"a": 1}
 
 
@@ -145,7 +157,7 @@ def test_a_session_ends_once(owner: Owner) -> None:
     session.close()
     session.outputs = {"a": 2}
     session.close()
-    assert len(owner.closed) == 1
+    assert len(owner.ends) == 1
 
 
 def test_sessions_are_bound_inside_each_other(owner: Owner) -> None:
@@ -156,7 +168,7 @@ def test_sessions_are_bound_inside_each_other(owner: Owner) -> None:
         with inner as bound:
             assert bound is inner
             assert current.get() == (outer, inner)
-            assert inner.owner is owner
+            assert inner.owner is owner.sessions
         assert current.get() == (outer,)
     assert current.get() == ()
 
@@ -166,7 +178,7 @@ def test_an_exception_passes_through_and_ends_the_session(owner: Owner) -> None:
     session.error = "no"
     with pytest.raises(ZeroDivisionError), session:
         raise ZeroDivisionError
-    assert len(owner.closed) == 1
+    assert len(owner.ends) == 1
     assert current.get() == ()
 
 
@@ -195,6 +207,54 @@ def test_its_repr_is_one_line_of_what_is_true(owner: Owner) -> None:
 def test_a_session_that_is_entered_within_itself_is_left_as_often(owner: Owner) -> None:
     session, other, stranger = owner.session(), owner.session(), Owner()
     with session, other, session:
-        assert bound_session(owner, {}) is session
-        assert bound_session(stranger, {}) is None
+        assert bound_session(owner.sessions, {}) is session
+        assert bound_session(stranger.sessions, {}) is None
     assert current.get() == ()
+
+
+def test_sessions_may_end_in_another_order_than_they_began(owner: Owner) -> None:
+    first, second = owner.session(), owner.session()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert current.get() == (second,)
+    second.__exit__(None, None, None)
+    assert current.get() == ()
+
+
+def test_an_end_without_a_beginning_ends_the_session(owner: Owner) -> None:
+    session = owner.session()
+    session.error = "no"
+    session.__exit__(None, None, None)
+    assert len(owner.ends) == 1
+    assert current.get() == ()
+
+
+@pytest.mark.parametrize("properties", [5, "text", [1], Hostile(), Hostile])
+def test_properties_that_are_no_mapping_are_left_out(owner: Owner, properties: Any) -> None:
+    session = owner.sessions.make(properties, {"session_name": "n"})
+    assert json.loads(session.key.properties) == {"session_name": "n", "session_id": "new-id"}
+    assert owner.intake.statistics().repaired == 1
+
+
+def test_an_id_that_cannot_be_read_is_as_good_as_none(owner: Owner) -> None:
+    assert owner.session(session_id=Hostile()).session_id == "new-id"
+
+
+def test_nothing_that_is_set_before_the_end_can_raise(owner: Owner) -> None:
+    session = owner.session()
+    session.outputs = Hostile()
+    session.metadata = {"a": Hostile()}
+    session.metrics = {1: float("nan"), "b": Decimal("NaN")}
+    session.close()
+    (end,) = owner.ends
+    assert json.loads(end.data)["metrics"] == {"1": None, "b": None}
+
+
+def test_an_event_that_cannot_be_asked_for_its_session_gets_the_one_bound_here(owner: Owner) -> None:
+    class Secretive(dict[str, object]):
+        def get(self, *_: object) -> object:
+            raise ZeroDivisionError
+
+    with owner.session() as session:
+        assert bound_session(owner.sessions, Secretive()) is session

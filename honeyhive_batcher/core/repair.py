@@ -28,6 +28,10 @@ MAX_DEPTH = 200
 """Levels that a repaired branch keeps; real events stay below 64."""
 
 
+_MAX_BITS = 2048
+"""Longer integers are not written out: that takes quadratic time, and Python refuses it in the end."""
+
+
 class _TooLargeError(Exception):
     """The bytes kept exceed the limit."""
 
@@ -90,6 +94,8 @@ class _Walk:
             if self._bytes_left < 0:
                 raise _TooLargeError
             return value if value.isascii() else self._text(value)
+        if type(value) is int and value.bit_length() > _MAX_BITS:
+            return self._marker("too many digits", value)
         if value is None or type(value) in (bool, int):
             return value
         if isinstance(value, (float, Decimal)) and not _is_finite(value):

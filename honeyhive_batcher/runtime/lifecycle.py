@@ -13,11 +13,12 @@ from typing import final
 import anyio
 from msgspec import Struct
 
-from honeyhive_batcher.config import Config, Hooks
+from honeyhive_batcher.config import Config
 from honeyhive_batcher.core.engine import Engine
 from honeyhive_batcher.core.intake import Intake
 from honeyhive_batcher.core.model import Admission, Clock, Jitter, Phase
 from honeyhive_batcher.errors import BatcherError
+from honeyhive_batcher.hooks import Hooks
 from honeyhive_batcher.runtime.ids import new_id
 from honeyhive_batcher.runtime.reporter import Reporter
 from honeyhive_batcher.runtime.transport import AiohttpTransport, Nowhere, Transport

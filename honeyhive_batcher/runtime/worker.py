@@ -10,13 +10,13 @@ import time
 from collections.abc import Coroutine
 from typing import Any, final
 
-from honeyhive_batcher.config import Hooks
 from honeyhive_batcher.core import wire
 from honeyhive_batcher.core.engine import Engine
 from honeyhive_batcher.core.intake import Intake
 from honeyhive_batcher.core.ledger import Statistics
 from honeyhive_batcher.core.model import Attempt, Clock, DropReason, Failure, Fate, Phase, Reply, Settlement
 from honeyhive_batcher.errors import InternalError
+from honeyhive_batcher.hooks import Hooks
 from honeyhive_batcher.runtime.reporter import Reporter
 from honeyhive_batcher.runtime.transport import Transport
 from honeyhive_batcher.runtime.waiting import Line, Waiters, undisturbed

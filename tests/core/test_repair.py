@@ -277,3 +277,12 @@ def test_only_bare_numbers_are_mended(shape: Any) -> None:
     broken = json.dumps(with_leaves(shape, lambda: math.nan)).encode()
     expected = with_leaves(shape, type(None))
     assert json.loads(mend(broken) or broken) == expected
+
+
+@pytest.mark.parametrize("number", [10**5000, -(10**5000)], ids=["much", "little"])
+def test_an_integer_that_python_does_not_write_out_costs_itself_only(number: int) -> None:
+    data, repairs = repair({"a": number, "b": [number, 2**2047], "c": 2**70}, 10_000)
+    assert data is not None
+    mark = "<too many digits: int>"
+    assert json.loads(data) == {"a": mark, "b": [mark, 2**2047], "c": 2**70}
+    assert repairs == 2

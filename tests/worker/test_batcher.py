@@ -1,8 +1,11 @@
 """What the facade adds: settings from the environment, pushes that never raise, and whose session it is."""
 
 import asyncio
+import contextlib
 import contextvars
-from collections.abc import Iterator
+import inspect
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -42,6 +45,24 @@ async def test_settings_that_are_wrong_are_told_at_once() -> None:
         Batcher(api_key="hh_test", max_batch_events=0)
     with pytest.raises(ConfigError, match="api_key is missing"):
         Batcher.from_env({})
+
+
+@pytest.mark.parametrize("name", ["before_send", "on_delivered", "on_dropped", "on_unconfirmed"])
+async def test_a_callback_that_would_have_to_be_awaited_is_refused(name: str) -> None:
+    async def callback(*_: object) -> None:
+        raise AssertionError
+
+    class Callback:
+        async def __call__(self, *_: object) -> None:
+            raise AssertionError
+
+    hooks: dict[str, Any]
+    for hooks in ({name: callback}, {name: Callback()}):
+        with pytest.raises(ConfigError, match=f"^{name} is called, not awaited"):
+            Batcher(api_key="hh_test", **hooks)
+    hooks = {name: 7}
+    with pytest.raises(ConfigError, match=f"^{name} is not callable"):
+        Batcher(api_key="hh_test", **hooks)
 
 
 # Pushes.
@@ -189,3 +210,62 @@ async def test_a_session_may_be_entered_twice() -> None:
         batcher.push(EVENT)
     assert sorted(map(str, sessions_of(transport))) == ["None", "mine"]
     assert fates(batcher) == {"delivered": 2}
+
+
+async def test_the_session_is_chosen_by_the_event_that_is_sent() -> None:
+    """Not by the one before `before_send`."""
+    transport = FakeTransport()
+    async with make_batcher(transport, before_send=lambda event: {**event, "session_id": "own"}) as batcher:
+        with batcher.session(session_id="bound"):
+            batcher.push(EVENT)
+            await batcher.put(EVENT)
+    assert sessions_of(transport) == [None, None]
+
+
+# The recursion limit.
+
+
+def at_depth(frames: int, call: Callable[[], object]) -> None:
+    """Call something with so many more frames on the stack."""
+    if frames:
+        at_depth(frames - 1, call)
+    else:
+        call()
+
+
+def depth() -> int:
+    """Return how many frames are on the stack."""
+    return len(inspect.stack(0))
+
+
+@pytest.mark.parametrize("is_bound", [False, True])
+@pytest.mark.parametrize("closed", [False, True])
+async def test_a_push_at_the_edge_of_the_recursion_limit_is_counted_and_never_raises(
+    is_bound: bool, closed: bool
+) -> None:
+    transport = FakeTransport()
+    batcher = make_batcher(transport, max_batch_events=3)
+    await batcher.start()
+    if closed:
+        await batcher.aclose()
+    admissions: list[Admission] = []
+    pushes = 0
+
+    def push() -> None:
+        nonlocal pushes
+        pushes += 1
+        admissions.append(batcher.push(EVENT, session=session))
+
+    session = batcher.session() if is_bound else None
+    room = sys.getrecursionlimit() - depth()
+    for margin in range(60):
+        with contextlib.suppress(RecursionError):  # where not even this test fits
+            at_depth(room - margin, push)
+    await batcher.flush()
+    numbers = check_ledger(batcher)
+    # Where there was no room for the call of `push` itself, it was never called.
+    assert len(admissions) <= pushes <= len(admissions) + 5
+    assert numbers.offered == len(admissions)
+    assert numbers.accepted == numbers.delivered == admissions.count(Admission.ACCEPTED)
+    assert closed or 10 < numbers.accepted < 60
+    await batcher.aclose()

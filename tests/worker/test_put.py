@@ -234,3 +234,36 @@ async def test_it_waits_in_the_session_it_was_called_in() -> None:
     assert session.has_events
     assert b'"session_name":"chat"' in transport.sent[1].request.body
     assert b'"session_name":"chat"' in transport.sent[2].request.body
+
+
+class Hostile(dict[str, object]):
+    """Raises whatever it is told to when it is read."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+    def get(self, *_: object) -> object:
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("secret"), asyncio.CancelledError(), RecursionError()])
+async def test_an_event_that_raises_is_refused_and_counted_once(error: BaseException) -> None:
+    async with make_batcher(FakeTransport()) as batcher:
+        with pytest.raises(EncodeError, match=f"^the event raised {type(error).__name__} ") as caught:
+            await batcher.put(Hostile(error))
+        assert caught.value.__cause__ is None
+        assert caught.value.__suppress_context__
+        assert batcher.push(Hostile(error)) is Admission.NOT_AN_EVENT
+        numbers = check_ledger(batcher)
+    assert (numbers.offered, numbers.refused) == (2, {"not_an_event": 2})
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit()])
+async def test_what_is_meant_for_the_program_passes_through(error: BaseException) -> None:
+    async with make_batcher(FakeTransport()) as batcher:
+        with pytest.raises(type(error)):
+            batcher.push(Hostile(error))
+        with pytest.raises(type(error)):
+            await batcher.put(Hostile(error))
+        assert batcher.statistics().offered == 0

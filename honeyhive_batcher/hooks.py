@@ -1,0 +1,30 @@
+"""The callbacks of an application."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import Struct
+
+from honeyhive_batcher.errors import ConfigError
+
+
+class Hooks(Struct, frozen=True, kw_only=True):
+    """What the application wants to see or change. One that raises is counted and hurts nothing."""
+
+    before_send: Callable[[Any], Any] | None = None
+    """`(event) -> event | None`, called inside `push`; None, or raising, keeps the event from being sent."""
+    on_delivered: Callable[[tuple[str, ...]], object] | None = None
+    """`(event_ids)`, called on the loop after the server confirmed them."""
+    on_dropped: Callable[[tuple[str, ...], str], object] | None = None
+    """`(event_ids, reason)`, called on the loop."""
+    on_unconfirmed: Callable[[tuple[str, ...]], object] | None = None
+    """`(event_ids)`, called on the loop: nobody knows whether the server has them."""
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            hook = getattr(self, name)
+            if hook is not None and not callable(hook):
+                raise ConfigError(f"{name} is not callable")
+            if inspect.iscoroutinefunction(hook) or inspect.iscoroutinefunction(type(hook).__call__):
+                raise ConfigError(f"{name} is called, not awaited: it has to be a plain function")
