@@ -99,8 +99,12 @@ class Worker:
         """Have the engine looked at soon. From any thread."""
         # Thread-safe also in the loop's own thread: a push from a signal handler or a `__del__` may come
         # while the loop sleeps in its selector, and only this rouses it. It is called once a batch.
-        with contextlib.suppress(RuntimeError):  # its loop is closed: the next start takes over
+        try:
             self.loop.call_soon_threadsafe(self._wake)
+        except RecursionError:
+            raise  # the intake does it later
+        except RuntimeError:
+            pass  # its loop is closed: the next start takes over
 
     def drain(self, timeout: float) -> None:
         """Begin to end the run: deliver what is held, and give the rest up after `timeout` seconds.
