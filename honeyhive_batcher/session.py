@@ -10,7 +10,8 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from honeyhive_batcher.config import Defaults
-from honeyhive_batcher.core.encoding import Encoded, struct_fields
+from honeyhive_batcher.core.encoding import Encoded
+from honeyhive_batcher.core.fields import struct_fields
 from honeyhive_batcher.core.intake import Intake
 from honeyhive_batcher.core.model import Clock, GroupKey
 from honeyhive_batcher.core.repair import encode_anyway, mend

@@ -17,6 +17,8 @@ from honeyhive_batcher.core.model import SESSIONLESS, Batch, Fragment, GroupKey,
 EVERYTHING = 1 << 62
 """A flush watermark beyond every sequence number: all that is queued is ripe."""
 
+_TEST_INTERVAL = 600.0
+"""Seconds between two tests of a limit that was learned."""
 _MAX_STALE = 64  # entries in the heap, beyond two a group, that are worth clearing away
 
 
@@ -66,7 +68,8 @@ class Groups:
     def __init__(self, limits: BatchLimits) -> None:
         self._limits = limits
         self.max_body_bytes = limits.max_batch_bytes
-        """Largest body to cut; lowered when the server finds a smaller one too large."""
+        """Largest body to cut; see `limit_body`."""
+        self._grows_at = float("inf")  # when a limit that was learned is put to the test
         self.flush_through = 0
         """Fragments up to this sequence number are ripe whatever their age."""
         self.queued_events = 0
@@ -114,6 +117,15 @@ class Groups:
             news = True
         return news
 
+    def limit_body(self, max_bytes: int, now: float) -> None:
+        """Cut no larger bodies from `now` on, because the server found one too large.
+
+        The limit doubles every ten minutes that pass without another such answer, up to the one of the
+        settings: it may have come from something in between that is gone, and a test costs one request.
+        """
+        self.max_body_bytes = min(self.max_body_bytes, max(1, max_bytes))
+        self._grows_at = now + _TEST_INTERVAL
+
     def ripe_at(self) -> float | None:
         """Return the instant from which `cut` returns a batch, -inf for at once, None for never."""
         if self._first_full() is not None:
@@ -132,6 +144,10 @@ class Groups:
         The batch is of one group, first in first out, of 1 to `max_batch_events` events, and its
         body is at most `max_body_bytes` long unless a single event makes it so.
         """
+        if now >= self._grows_at:
+            self.max_body_bytes = min(self._limits.max_batch_bytes, 2 * self.max_body_bytes)
+            at_most = self.max_body_bytes == self._limits.max_batch_bytes
+            self._grows_at = float("inf") if at_most else now + _TEST_INTERVAL
         full = self._first_full()
         aged = self._first_by_age()
         if aged is not None:

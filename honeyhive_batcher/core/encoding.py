@@ -16,6 +16,7 @@ from typing import Any, final
 import msgspec
 from msgspec import UNSET, Struct
 
+from honeyhive_batcher.core.fields import field_names, is_plain, struct_fields
 from honeyhive_batcher.core.model import Admission
 
 NOT_JSON = (msgspec.MsgspecError, ValueError)
@@ -166,8 +167,10 @@ class EventEncoder:
                 bit <<= 1
             nulls = event.get("error", UNSET) is None
         elif isinstance(event, Struct):
+            if not is_plain(type(event)):
+                return self.encode(struct_fields(event))
             event_id = getattr(event, "event_id", UNSET)
-            if event_id is UNSET or "event_id" not in event.__struct_encode_fields__:
+            if event_id is UNSET:
                 event_id = _ABSENT
             for name in self._names:
                 if getattr(event, name, UNSET) is UNSET:
@@ -252,27 +255,6 @@ def _items(value: Any) -> Iterator[Any] | None:
         return None if names is None else iter([getattr(value, name, None) for name in names])
     except Exception:  # a property may raise anything
         return None
-
-
-def field_names(value: Any) -> list[str] | None:
-    """Return the names of the fields of a Struct, dataclass or attrs object, or None for anything else."""
-    if isinstance(value, type):
-        return None
-    kind: Any = type(value)  # the object itself may answer any question with an exception
-    if issubclass(kind, Struct):
-        return list(kind.__struct_fields__)
-    if hasattr(kind, "__dataclass_fields__"):
-        return list(kind.__dataclass_fields__)
-    if hasattr(kind, "__attrs_attrs__"):
-        return [attribute.name for attribute in kind.__attrs_attrs__]
-    return None
-
-
-def struct_fields(struct: Struct) -> dict[str, Any]:
-    """Return the fields of a Struct that are set, under their wire names."""
-    names = zip(struct.__struct_encode_fields__, struct.__struct_fields__, strict=True)
-    fields = ((wire_name, getattr(struct, name)) for wire_name, name in names)
-    return {wire_name: value for wire_name, value in fields if value is not UNSET}
 
 
 def _not_an_event(event: object) -> Refusal:

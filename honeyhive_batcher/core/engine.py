@@ -144,7 +144,7 @@ class Engine:
             case verdict.Ambiguous():
                 self._again(msgspec.structs.replace(attempt, maybe_sent=True), now, reached=True)
             case verdict.TooLarge():
-                self._split(attempt)
+                self._split(attempt, now)
             case verdict.Refused():
                 self._bisect(attempt)
             case verdict.Misconfigured():
@@ -195,7 +195,7 @@ class Engine:
             reason = DropReason.REJECTED if left_out else DropReason.RETRIES_EXHAUSTED
             self._settle(attempt, Fate.DROPPED, reason)
 
-    def _split(self, attempt: Attempt) -> None:
+    def _split(self, attempt: Attempt, now: float) -> None:
         """Send the halves of a batch that was too large, and remember the size that was."""
         alone = self._without_closing(attempt)
         if len(alone.batch.events) < 2:
@@ -204,7 +204,7 @@ class Engine:
             else:
                 self._settle(alone, Fate.DROPPED, DropReason.TOO_LARGE)
             return
-        self._intake.limit_body(max(1, wire.body_size(attempt.batch) // 2))
+        self._intake.limit_body(wire.body_size(attempt.batch) // 2, now)
         if attempt.trial is not None:
             attempt.trial.split(Piece.of(alone))
             self._advance(attempt)

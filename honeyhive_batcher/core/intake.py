@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import final
 
+import msgspec
+
 from honeyhive_batcher.config import BatchLimits, QueueLimits
 from honeyhive_batcher.core import wire
 from honeyhive_batcher.core.batching import EVERYTHING, Groups
@@ -44,6 +46,8 @@ class Intake:
         self._evicts = queue.overflow == "drop_oldest"
         self._max_batch_bytes = batch.max_batch_bytes
         self._max_sessionless = min(batch.max_batch_bytes - wire.overhead(SESSIONLESS), queue.max_queue_bytes)
+        if queue.max_queue_events < batch.max_batch_events:  # then a full queue is a full batch
+            batch = msgspec.structs.replace(batch, max_batch_events=queue.max_queue_events)
         self._groups = Groups(batch)
         self.ledger = Ledger(max_events=queue.max_queue_events, max_bytes=queue.max_queue_bytes)
         """Numbers outside the equations may be set without the lock, by the one who knows them."""
@@ -124,10 +128,10 @@ class Intake:
         with self._lock, self._busy():
             self._groups.put_back(closing)
 
-    def limit_body(self, max_bytes: int) -> None:
-        """Cut no larger bodies from now on."""
+    def limit_body(self, max_bytes: int, now: float) -> None:
+        """See `Groups.limit_body`."""
         with self._lock:
-            self._groups.max_body_bytes = min(self._groups.max_body_bytes, max_bytes)
+            self._groups.limit_body(max_bytes, now)
 
     def settle(self, fragments: Sequence[Fragment], fate: Fate, reason: DropReason | None = None) -> None:
         """Give fragments of one group, cut before, their fate, and return their capacity."""

@@ -17,12 +17,11 @@ from honeyhive_batcher.core.encoding import (
     MAX_VISITS,
     NOT_JSON,
     encode_within,
-    field_names,
     has_cycle,
     nonfinite,
     plain,
-    struct_fields,
 )
+from honeyhive_batcher.core.fields import field_names, struct_fields
 
 MAX_DEPTH = 200
 """Levels that a repaired branch keeps; real events stay below 64."""

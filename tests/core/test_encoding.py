@@ -780,3 +780,31 @@ def test_one_encoder_serves_many_threads() -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+class Renamed(msgspec.Struct, rename={"name": "event_id"}):
+    name: str
+    model: str = "m"
+
+
+class Sparse(msgspec.Struct, omit_defaults=True, tag_field="kind", tag="sparse"):
+    event_id: str = "usual"
+    model: str = "m"
+
+
+@pytest.mark.parametrize(
+    ("event", "event_id", "sent"),
+    [
+        (Renamed("a"), "a", {"event_id": "a", "model": "m"}),
+        (Sparse(), "usual", {"kind": "sparse", "event_id": "usual", "model": "m"}),
+        (Sparse(event_id="b"), "b", {"kind": "sparse", "event_id": "b", "model": "m"}),
+    ],
+    ids=repr,
+)
+def test_the_id_that_is_sent_is_the_one_it_is_known_by(
+    event: msgspec.Struct, event_id: str, sent: object
+) -> None:
+    encoded = encoder().encode(event)
+    assert isinstance(encoded, Encoded)
+    assert encoded.event_id == event_id
+    assert json.loads(encoded.data) == sent

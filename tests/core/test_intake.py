@@ -181,16 +181,77 @@ def test_settlements_are_handed_out_once() -> None:
     assert queue.take_settlements() == []
 
 
-def test_a_learned_limit_only_ever_falls() -> None:
-    queue = intake()
+def sizes_cut(queue: Intake, now: float) -> list[int]:
+    """Push four events of a kilobyte, flush, and return how many are cut at once."""
     for _ in range(4):
-        queue.admit(encoded(1000), SESSIONLESS, 0.0)
-    queue.limit_body(2100)
-    queue.limit_body(9000)
+        queue.admit(encoded(1000), SESSIONLESS, now)
     queue.raise_barrier()
-    batch = queue.cut(0.0)
-    assert batch is not None
-    assert len(batch.fragments) == 2
+    sizes = []
+    while (batch := queue.cut(now)) is not None:
+        sizes.append(len(batch.fragments))
+        queue.settle(batch.fragments, Fate.DELIVERED)
+    return sizes
+
+
+def test_a_learned_limit_falls_at_once_and_grows_again_by_and_by() -> None:
+    queue = intake(events=10, size=10_000)
+    assert sizes_cut(queue, 0.0) == [4]
+    queue.limit_body(2100, 100.0)
+    queue.limit_body(9000, 100.0)
+    assert sizes_cut(queue, 100.0) == [2, 2]
+    assert sizes_cut(queue, 699.0) == [2, 2]
+    queue.limit_body(9000, 699.0)  # such an answer postpones the next test
+    assert sizes_cut(queue, 700.0) == [2, 2]
+    assert sizes_cut(queue, 1299.0) == [4]
+    queue.limit_body(0, 2000.0)
+    assert sizes_cut(queue, 2000.0) == [1, 1, 1, 1]
+    for test in range(1, 12):
+        assert sizes_cut(queue, 2000.0 + 600 * test - 1) == [1, 1, 1, 1]
+        sizes_cut(queue, 2000.0 + 600 * test)
+    assert sizes_cut(queue, 9200.0) == [4]
+
+
+def test_a_limit_that_was_learned_never_grows_beyond_that_of_the_settings() -> None:
+    queue = Intake(QueueLimits(), BatchLimits(max_batch_bytes=3000, max_event_bytes=2000))
+    queue.limit_body(2500, 0.0)
+    assert sizes_cut(queue, 10_000.0) == [2, 2]
+    assert sizes_cut(queue, 99_999.0) == [2, 2]
+
+
+def test_a_queue_that_is_smaller_than_a_batch_is_ripe_when_it_is_full() -> None:
+    queue = Intake(QueueLimits(max_queue_events=2), BatchLimits(max_batch_events=3))
+    queue.admit(encoded(), SESSIONLESS, 0.0)
+    assert queue.ripe_at() == 1.0
+    queue.admit(encoded(), SESSIONLESS, 0.0)
+    assert queue.ripe_at() == float("-inf")
+
+
+def test_a_wake_up_that_fails_for_want_of_stack_is_made_up_for() -> None:
+    queue = intake()
+    woken: list[int] = []
+
+    def wake() -> None:
+        woken.append(queue.statistics().held)
+        if len(woken) == 1:
+            raise RecursionError
+
+    queue.wake = wake
+    for _ in range(3):
+        assert queue.admit(encoded(), SESSIONLESS, 0.0)
+    assert woken == [1, 2]
+
+
+def test_the_first_eviction_that_somebody_is_to_be_told_of_wakes() -> None:
+    queue = intake(events=4, overflow="drop_oldest")
+    queue.ledger.keep_settlements = True
+    woken: list[int] = []
+    queue.wake = lambda: woken.append(len(queue.ledger.settlements))
+    for _ in range(7):
+        queue.admit(encoded(), SESSIONLESS, 0.0)
+    assert woken == [0, 0, 1]
+    assert len(queue.take_settlements()) == 3
+    queue.admit(encoded(), SESSIONLESS, 0.0)
+    assert woken == [0, 0, 1, 1]
 
 
 # Limits of one event.
