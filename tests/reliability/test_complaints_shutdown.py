@@ -66,6 +66,7 @@ async def test_flushing_and_closing_do_what_they_say() -> None:
 
 POOL = """
 import asyncio, multiprocessing
+import aiohttp  # once, and not in every child
 from honeyhive_batcher import Batcher
 
 batcher = Batcher.from_env(flush_interval=3600)
