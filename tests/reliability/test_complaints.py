@@ -52,8 +52,10 @@ COMPLAINTS = {
     ],
 }
 BESIDES = [
-    "open-telemetry/opentelemetry-python#4688 open-telemetry/opentelemetry-python#4585 "
-    "open-telemetry/opentelemetry-python#2701 open-telemetry/opentelemetry-python#4323",
+    (
+        "open-telemetry/opentelemetry-python#4688 open-telemetry/opentelemetry-python#4585 "
+        "open-telemetry/opentelemetry-python#2701 open-telemetry/opentelemetry-python#4323"
+    ),
     "open-telemetry/opentelemetry-python#4752",
     "langfuse/langfuse#3292 BerriAI/litellm#9337 langchain-ai/langsmith-sdk#611 wandb/weave#4965",
     "BerriAI/litellm#13970",

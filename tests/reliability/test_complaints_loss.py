@@ -81,7 +81,7 @@ async def test_whatever_sending_raises_sending_goes_on(error: BaseException) -> 
 async def test_a_worker_that_ends_by_a_bug_says_so_and_takes_nothing_more(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The same, should the worker itself fail: it is not the last to know (langchain-ai/langsmith-sdk#1630)."""
+    """The same, should the worker itself fail: it says so (langchain-ai/langsmith-sdk#1630)."""
 
     def fail(_engine: Engine, _now: float) -> None:
         raise ZeroDivisionError

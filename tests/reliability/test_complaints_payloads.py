@@ -4,7 +4,6 @@ import asyncio
 import json
 import logging
 from collections import Counter
-from typing import Any
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What the README promises about losses, line by line: each names a test, and no name of a loss is missing."""
+"""What the README promises about losses, line by line: each names tests, and no loss is missing."""
 
 import asyncio
 import importlib
