@@ -73,7 +73,7 @@ async def test_a_partial_success_is_told_event_by_event_and_nothing_taken_is_sen
     assert any("2 rejected" in record.getMessage() for record in caplog.records)
 
 
-@pytest.mark.parametrize("status", [400, 409, 413, 415, 418, 422, 501, 503, 429, 500])
+@pytest.mark.parametrize("status", [400, 406, 413, 415, 418, 422, 501, 503, 429, 500])
 async def test_no_status_is_retried_for_ever(status: int) -> None:
     """A call that the server refused with 400 was sent again and again, for ever (wandb/weave#4395)."""
     transport = FakeTransport(otherwise=Response(status=status))
