@@ -68,67 +68,46 @@ def test_a_log_that_is_sent_through_the_batcher_does_not_feed_itself(server: Ste
     run_virtually(main)
 
 
-LATE = {
-    "at exit": """
-import atexit, asyncio
+LATE = """
+import asyncio, atexit, threading
 from honeyhive_batcher import Batcher
+
 batcher = Batcher.from_env()
-atexit.register(lambda: print(bool(batcher.push({"model_name": "late"}))))
-async def main():
-    async with batcher:
-        batcher.push({"model_name": "gpt-4o"})
-asyncio.run(main())
-""",
-    "in a finaliser": """
-import asyncio
-from honeyhive_batcher import Batcher
-batcher = Batcher.from_env()
+
+def push(when):
+    print(when, bool(batcher.push({"model_name": "late"})))
+
 class Late:
-    def __init__(self, push): self.push = push
-    def __del__(self): print(bool(self.push({"model_name": "late"})))
-late = [Late(batcher.push)]
+    def __del__(self, batcher=batcher, print=print):
+        print("in a finaliser", bool(batcher.push({"model_name": "late"})))
+
+late = [Late()]
 late.append(late)
-async def main():
-    async with batcher:
-        batcher.push({"model_name": "gpt-4o"})
-asyncio.run(main())
-""",
-    "in a thread that outlives the main one": """
-import asyncio, threading
-from honeyhive_batcher import Batcher
-batcher = Batcher.from_env()
-def late():
+
+def outlive():
     threading.main_thread().join()
-    print(bool(batcher.push({"model_name": "late"})))
-threading.Thread(target=late).start()
-async def main():
-    async with batcher:
-        batcher.push({"model_name": "gpt-4o"})
-asyncio.run(main())
-""",
-    "by a batcher that was not closed": """
-import asyncio
-from honeyhive_batcher import Batcher
-batcher = Batcher.from_env()
-class Late:
-    def __del__(self, push=batcher.push): print(bool(push({"model_name": "late"})))
-late = Late()
+    push("in a thread")
+
 async def main():
     await batcher.start()
-    batcher.push({"model_name": "gpt-4o"})
+    assert batcher.push({"model_name": "gpt-4o"})
+    CLOSE
+
 asyncio.run(main())
-""",
-}
+atexit.register(push, "at exit")
+threading.Thread(target=outlive).start()
+"""
 
 
-@pytest.mark.parametrize("program", LATE.values(), ids=LATE)
-def test_a_push_while_the_interpreter_ends_is_refused_and_nothing_else(program: str) -> None:
+@pytest.mark.parametrize("close", ["await batcher.aclose()", "pass"], ids=["closed", "not closed"])
+def test_a_push_while_the_interpreter_ends_is_refused_and_nothing_else(close: str) -> None:
     """An export at the end of the interpreter raised "can't create new thread at interpreter shutdown"
     (open-telemetry/opentelemetry-python#4752).
     """
     with collector_in_thread() as hive:
-        done = run_program(program, hive.url)
-        assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
+        done = run_program(LATE.replace("CLOSE", close), hive.url)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines() == ["in a thread False", "at exit False", "in a finaliser False"]
         assert "Traceback" not in done.stderr
         assert "Error" not in done.stderr
         assert [stored.model for stored in hive.events()] == ["gpt-4o"]
@@ -169,7 +148,7 @@ def test_a_process_that_is_frozen_between_invocations_holds_nothing_then_and_goe
 CLOSED_LOOP = """
 import asyncio, atexit
 from honeyhive_batcher import Batcher
-batcher = Batcher.from_env(flush_interval=3600)
+batcher = Batcher.from_env(flush_interval=3600, max_batch_events=2)
 
 async def begin():
     await batcher.start()
