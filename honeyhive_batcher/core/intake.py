@@ -54,8 +54,10 @@ class Intake:
         self.flushes = 0
         """How many times somebody asked to have everything sent without delay."""
         self.is_open = True
+        self.is_told = False
+        """Whether the log has told all that was lost so far: then the next loss wakes the worker."""
         self.wake: Callable[[], None] = _nobody
-        """Called, without the lock, when an admission is a reason to act earlier than planned."""
+        """Called when an admission, or a loss, is a reason to act earlier than planned."""
         self._owes_a_wake = False  # whether the last such call failed
 
     def admit(
@@ -86,7 +88,8 @@ class Intake:
                 news = self._owes_a_wake
                 seq = self.ledger.accept(charge)
                 if not seq and not interrupts and self._made_room(key, size):
-                    news |= len(self.ledger.settlements) == 1  # the first that somebody is to be told of
+                    news |= self.is_told or len(self.ledger.settlements) == 1  # somebody is to be told
+                    self.is_told = False
                     charge = self._charge(key, size)  # its group may have vanished with what was evicted
                     seq = self.ledger.accept(charge)
                 if not seq:
@@ -190,6 +193,12 @@ class Intake:
 
     def _refused(self, admission: Admission) -> Admission:
         self.ledger.refuse(admission)
+        if self.is_told:  # the only call with the lock: it comes once for every line in the log
+            self.is_told = False
+            try:
+                self.wake()
+            except RecursionError:
+                self._owes_a_wake = True
         return admission
 
     def _charge(self, key: GroupKey, size: int) -> int:

@@ -70,10 +70,14 @@ class Reporter:
         if losses != self._told and now >= self._told_at + _QUIET:
             self._tell_losses(losses, now)
 
+    def owes_a_line(self, ledger: Ledger) -> bool:
+        """Return whether something was lost that the log does not know of yet."""
+        return _losses(ledger) != self._told
+
     def due_at(self, ledger: Ledger) -> float | None:
         """Return when there will be something to log even if nothing else happens."""
         instants = []
-        if _losses(ledger) != self._told:
+        if self.owes_a_line(ledger):
             instants.append(self._told_at + _QUIET)
         if self._troubled_at is not None and not self._has_erred:
             instants.append(self._troubled_at + _OUTAGE)

@@ -237,7 +237,10 @@ class Worker:
         self._call_back()
         self._progress.release_all()
         self._room.release_one()
+        self._intake.is_told = True  # first: what is lost from here on is told now, or wakes
         self._reporter.observe(self._intake.ledger, self._clock(), is_closing=self._deadline is not None)
+        if self._reporter.owes_a_line(self._intake.ledger):
+            self._intake.is_told = False  # there is an instant for it
 
     def _call_back(self) -> None:
         for settlement in self._intake.take_settlements():
