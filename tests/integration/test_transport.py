@@ -21,8 +21,7 @@ from honeyhive_batcher.runtime.transport import AiohttpTransport
 from honeyhive_batcher.testing import Faults, collector
 from tests.fakes import fates
 from tests.integration.conftest import DATA
-from tests.integration.raw_server import Connection, Fault, RawServer, good
-from tests.integration.test_adversity import server_tls
+from tests.integration.raw_server import Connection, Fault, RawServer, good, server_tls
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_leaks")]
 
@@ -215,25 +214,22 @@ async def test_a_pause_that_the_server_asks_for_is_kept() -> None:
 
 
 async def tls(connection: Connection) -> bool:
-    with server_tls() as context:
-        await connection.writer.start_tls(context)
+    await connection.writer.start_tls(server_tls())
     return await good(connection)
 
 
 async def test_a_certificate_that_is_not_trusted_is_refused_and_nothing_is_sent() -> None:
-    with server_tls() as context:
-        async with RawServer(tls, tls=context) as server:
-            reply = await send(server)
-            assert reply == Failure(cause="the server's certificate is not trusted", unsent=True)
-            assert server.heads == []
+    async with RawServer(tls, tls=True) as server:
+        reply = await send(server)
+        assert reply == Failure(cause="the server's certificate is not trusted", unsent=True)
+        assert server.heads == []
 
 
 async def test_a_certificate_that_is_not_verified_is_taken() -> None:
-    with server_tls() as context:
-        async with RawServer(tls, tls=context) as server:
-            reply = await send(server, verify_tls=False)
-            assert isinstance(reply, Response)
-            assert reply.status == 200
+    async with RawServer(tls, tls=True) as server:
+        reply = await send(server, verify_tls=False)
+        assert isinstance(reply, Response)
+        assert reply.status == 200
 
 
 async def test_a_certificate_that_the_system_trusts_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,10 +238,9 @@ async def test_a_certificate_that_the_system_trusts_is_taken(monkeypatch: pytest
 
     trusting = ssl.create_default_context(cafile=str(DATA / "self_signed_localhost.pem"))
     monkeypatch.setattr(aiohttp.connector, "_SSL_CONTEXT_VERIFIED", trusting)
-    with server_tls() as context:
-        async with RawServer(tls, tls=context) as server:
-            reply = await send(server)
-            assert isinstance(reply, Response)
+    async with RawServer(tls, tls=True) as server:
+        reply = await send(server)
+        assert isinstance(reply, Response)
 
 
 # Proxies, and what else the environment says.
@@ -320,14 +315,13 @@ async def test_through_a_tunnel_the_key_reaches_the_server_and_not_the_proxy(
         await asyncio.gather(pump(connection.reader, writer), pump(reader, connection.writer))
         return False
 
-    with server_tls() as context:
-        async with RawServer(tls, tls=context) as server, RawServer(tunnel) as stub:
-            monkeypatch.setenv("HTTPS_PROXY", f"http://localhost:{stub.port}")
-            reply = await send(server, verify_tls=False)
-            assert isinstance(reply, Response)
-            assert reply.status == 200
-            assert f"Authorization: Bearer {KEY}".encode() in server.heads[0]
-            assert b"uthorization" not in stub.heads[0]
+    async with RawServer(tls, tls=True) as server, RawServer(tunnel) as stub:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://localhost:{stub.port}")
+        reply = await send(server, verify_tls=False)
+        assert isinstance(reply, Response)
+        assert reply.status == 200
+        assert f"Authorization: Bearer {KEY}".encode() in server.heads[0]
+        assert b"uthorization" not in stub.heads[0]
 
 
 async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
