@@ -33,6 +33,7 @@ class Watched(Transport):
         self.under_way = 0
         self.most_under_way = 0
         self.cancelled = 0
+        self.max_reply_bytes = 0
         self._note = note
         self.inner: AiohttpTransport
 
@@ -51,6 +52,7 @@ class Watched(Transport):
         began_at = time.perf_counter()
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
+        self.max_reply_bytes = max(self.max_reply_bytes, request.max_reply_bytes)
         over = False
         try:
             reply = await self.inner.send(request)
