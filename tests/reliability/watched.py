@@ -104,3 +104,8 @@ def direct_network() -> Iterator[None]:
 def open_files() -> int:
     """Return how many file descriptors this process has."""
     return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def resident() -> int:
+    """Return the bytes of this process that are in memory."""
+    return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
