@@ -172,6 +172,25 @@ async def test_a_request_takes_no_longer_than_its_timeout(stage: str) -> None:
             assert reply == Failure(cause="the request timed out", unsent=False)
 
 
+async def test_a_timeout_of_some_seconds_is_not_rounded_up_to_a_whole_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop = asyncio.get_running_loop()
+    call_at = loop.call_at
+    delays: list[float] = []
+
+    def note(when: float, *args: Any, **options: Any) -> asyncio.TimerHandle:
+        delays.append(when - loop.time())
+        return call_at(when, *args, **options)
+
+    monkeypatch.setattr(loop, "call_at", note)
+    async with RawServer() as server:
+        await send(server, request_timeout=11.7)
+    assert any(11.6 < delay <= 11.7001 for delay in delays)  # for all of it
+    assert any(5.8 < delay <= 5.8501 for delay in delays)  # for connecting
+    assert max(delays) <= 11.7001
+
+
 async def test_a_server_that_reads_nothing_costs_the_timeout() -> None:
     async def hang(connection: Connection) -> bool:
         connection.writer.transport.pause_reading()  # type: ignore[attr-defined]  # it can read, too
