@@ -237,15 +237,16 @@ async def measure(case: Case, port: int, scale: Scale) -> Measured:
         await batcher.aclose(timeout=0)
     now = batcher.statistics()
     replies = len(exchanges)
-    delivered = replies if case.delivered else 0
-    unconfirmed = replies - delivered + watched.cancelled
-    dropped = events - replies - watched.cancelled
+    unknown = watched.cancelled + (0 if case.delivered else replies)
+    unasked = events - replies - watched.cancelled
+    dropped = sum(now.dropped.values())
     differences = (
-        now.delivered - delivered,
-        now.unconfirmed - unconfirmed,
-        sum(now.dropped.values()) - dropped,
+        now.delivered - (replies if case.delivered else 0),
+        now.delivered + now.unconfirmed + dropped - events,
+        # A request that is just about to be sent when the batcher is closed is one nobody knows about, too.
+        max(unknown - now.unconfirmed, 0),
         # Only those that time out are left for the closing.
-        0 if case.times_out else dropped + watched.cancelled,
+        0 if case.times_out else unasked + watched.cancelled,
         now.held,
     )
     return Measured(
