@@ -22,7 +22,7 @@ from honeyhive_batcher.testing import Collector, collector
 from tests.integration.raw_server import Connection, Fault, server_tls
 from tests.reliability.proxy import UNHARMED, Ending, Proxy, Stop, Toxic, end, endless_headers, garbage
 from tests.reliability.rows import Row, Size
-from tests.reliability.watched import Claims, Exchange, Watched, direct_network, open_files
+from tests.reliability.watched import Claims, Exchange, Watched, direct_network, open_files, until
 
 Policy: TypeAlias = Literal["retry", "drop"]
 POLICIES: tuple[Policy, ...] = ("retry", "drop")
@@ -94,13 +94,6 @@ class Point(Struct, frozen=True, kw_only=True):
 
 
 # What is wrong besides the bytes.
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Let the loop turn until `condition` holds."""
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110 - it is about sockets, and they have no event for it
-            await asyncio.sleep(0.001)
 
 
 async def down(stage: Stage) -> None:

@@ -1,5 +1,6 @@
 """The real transport with its doings noted, and what a batcher claims about each event."""
 
+import asyncio
 import contextlib
 import os
 import time
@@ -109,3 +110,14 @@ def open_files() -> int:
 def resident() -> int:
     """Return the bytes of this process that are in memory."""
     return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+async def until(condition: Callable[[], object], *, within: float = 60.0) -> None:
+    """Let the loop turn until `condition` holds.
+
+    Raises:
+        TimeoutError: It does not in so many seconds.
+    """
+    async with asyncio.timeout(within):
+        while not condition():  # noqa: ASYNC110 - it is about sockets, and they have no event for it
+            await asyncio.sleep(0.001)
