@@ -5,6 +5,7 @@ others together.
 """
 
 import io
+import math
 import os
 import ssl
 import time
@@ -89,7 +90,8 @@ class AiohttpTransport:
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             # `connect` bounds all of it, the name and a proxy's part included, which `sock_connect` does not.
-            timeout=aiohttp.ClientTimeout(total=timeout, connect=connect_timeout),
+            # Without the threshold, aiohttp rounds 5 s and more up to a whole second of the clock.
+            timeout=aiohttp.ClientTimeout(total=timeout, connect=connect_timeout, ceil_threshold=math.inf),
             auto_decompress=False,
             # Not `trust_env`: it reads ~/.netrc for every request, in a thread, and raises for every one
             # if the host has an entry there.

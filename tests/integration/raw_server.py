@@ -8,8 +8,11 @@ import ssl
 import struct
 from collections import deque
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeAlias
+
+DATA = Path(__file__).parent.parent / "data"
 
 
 class Connection:
@@ -74,9 +77,9 @@ async def good(connection: Connection) -> bool:
 
 
 class RawServer:
-    """Listens on a loopback port of its own, with TLS if it is given a context."""
+    """Listens on a loopback port of its own. With `tls`, the faults are the ones to begin it."""
 
-    def __init__(self, *faults: Fault, tls: ssl.SSLContext | None = None, sock: socket.socket | None = None):
+    def __init__(self, *faults: Fault, tls: bool = False, sock: socket.socket | None = None):
         self.faults = deque(faults)
         self.heads: list[bytes] = []
         self.bodies: list[bytes] = []
@@ -85,13 +88,20 @@ class RawServer:
         self.connections = 0
         self.tls = tls
         self._sock = sock
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], Connection] = {}
+
+    def next_fault(self) -> Fault:
+        """Return what the next request of some connection is to meet."""
+        return self.faults.popleft() if self.faults else good
 
     async def __aenter__(self) -> Self:
         sock = self._sock or bound_socket()
         self.port: int = sock.getsockname()[1]
-        self._server = await asyncio.start_server(self._accept, sock=sock)
+        await self._listen(sock)
         return self
+
+    async def _listen(self, sock: socket.socket) -> None:
+        self._server = await asyncio.start_server(self._accept, sock=sock)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
@@ -105,28 +115,38 @@ class RawServer:
 
     @property
     def url(self) -> str:
-        return f"{'http' if self.tls is None else 'https'}://localhost:{self.port}"
+        return f"{'https' if self.tls else 'http'}://localhost:{self.port}"
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         connection = Connection(self, reader, writer)
+        task = asyncio.get_running_loop().create_task(self._serve(connection))
+        self._tasks[task] = connection
+        task.add_done_callback(self._tasks.pop)
+
+    async def _serve(self, connection: Connection) -> None:
         try:
             with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-                while await (self.faults.popleft() if self.faults else good)(connection):
+                while await self.next_fault()(connection):
                     pass
         finally:
-            writer.close()
+            connection.writer.close()
             with contextlib.suppress(OSError, asyncio.CancelledError):
-                await writer.wait_closed()
+                await connection.writer.wait_closed()
 
 
-def bound_socket() -> socket.socket:
-    """Return a socket with a loopback port that refuses connections until it listens."""
+def bound_socket(port: int = 0) -> socket.socket:
+    """Return a socket with a loopback port, any free one by default, that refuses connections until it
+    listens. Two may share a port, as long as one of them does not listen.
+    """
     sock = socket.socket()
-    sock.bind(("127.0.0.1", 0))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind(("127.0.0.1", port))
     return sock
+
+
+def server_tls() -> ssl.SSLContext:
+    """Return the context of a server whose certificate nobody trusts."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(DATA / "self_signed_localhost.pem")
+    return context

@@ -21,8 +21,7 @@ from honeyhive_batcher.runtime.transport import AiohttpTransport
 from honeyhive_batcher.testing import Faults, collector
 from tests.fakes import fates
 from tests.integration.conftest import DATA
-from tests.integration.raw_server import Connection, Fault, RawServer, good
-from tests.integration.test_adversity import server_tls
+from tests.integration.raw_server import Connection, Fault, RawServer, good, server_tls
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_leaks")]
 
@@ -173,6 +172,25 @@ async def test_a_request_takes_no_longer_than_its_timeout(stage: str) -> None:
             assert reply == Failure(cause="the request timed out", unsent=False)
 
 
+async def test_a_timeout_of_some_seconds_is_not_rounded_up_to_a_whole_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop = asyncio.get_running_loop()
+    call_at = loop.call_at
+    delays: list[float] = []
+
+    def note(when: float, *args: Any, **options: Any) -> asyncio.TimerHandle:
+        delays.append(when - loop.time())
+        return call_at(when, *args, **options)
+
+    monkeypatch.setattr(loop, "call_at", note)
+    async with RawServer() as server:
+        await send(server, request_timeout=11.7)
+    assert any(11.6 < delay <= 11.7001 for delay in delays)  # for all of it
+    assert any(5.8 < delay <= 5.8501 for delay in delays)  # for connecting
+    assert max(delays) <= 11.7001
+
+
 async def test_a_server_that_reads_nothing_costs_the_timeout() -> None:
     async def hang(connection: Connection) -> bool:
         connection.writer.transport.pause_reading()  # type: ignore[attr-defined]  # it can read, too
@@ -215,25 +233,22 @@ async def test_a_pause_that_the_server_asks_for_is_kept() -> None:
 
 
 async def tls(connection: Connection) -> bool:
-    with server_tls() as context:
-        await connection.writer.start_tls(context)
+    await connection.writer.start_tls(server_tls())
     return await good(connection)
 
 
 async def test_a_certificate_that_is_not_trusted_is_refused_and_nothing_is_sent() -> None:
-    with server_tls() as context:
-        async with RawServer(tls, tls=context) as server:
-            reply = await send(server)
-            assert reply == Failure(cause="the server's certificate is not trusted", unsent=True)
-            assert server.heads == []
+    async with RawServer(tls, tls=True) as server:
+        reply = await send(server)
+        assert reply == Failure(cause="the server's certificate is not trusted", unsent=True)
+        assert server.heads == []
 
 
 async def test_a_certificate_that_is_not_verified_is_taken() -> None:
-    with server_tls() as context:
-        async with RawServer(tls, tls=context) as server:
-            reply = await send(server, verify_tls=False)
-            assert isinstance(reply, Response)
-            assert reply.status == 200
+    async with RawServer(tls, tls=True) as server:
+        reply = await send(server, verify_tls=False)
+        assert isinstance(reply, Response)
+        assert reply.status == 200
 
 
 async def test_a_certificate_that_the_system_trusts_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,10 +257,9 @@ async def test_a_certificate_that_the_system_trusts_is_taken(monkeypatch: pytest
 
     trusting = ssl.create_default_context(cafile=str(DATA / "self_signed_localhost.pem"))
     monkeypatch.setattr(aiohttp.connector, "_SSL_CONTEXT_VERIFIED", trusting)
-    with server_tls() as context:
-        async with RawServer(tls, tls=context) as server:
-            reply = await send(server)
-            assert isinstance(reply, Response)
+    async with RawServer(tls, tls=True) as server:
+        reply = await send(server)
+        assert isinstance(reply, Response)
 
 
 # Proxies, and what else the environment says.
@@ -320,14 +334,13 @@ async def test_through_a_tunnel_the_key_reaches_the_server_and_not_the_proxy(
         await asyncio.gather(pump(connection.reader, writer), pump(reader, connection.writer))
         return False
 
-    with server_tls() as context:
-        async with RawServer(tls, tls=context) as server, RawServer(tunnel) as stub:
-            monkeypatch.setenv("HTTPS_PROXY", f"http://localhost:{stub.port}")
-            reply = await send(server, verify_tls=False)
-            assert isinstance(reply, Response)
-            assert reply.status == 200
-            assert f"Authorization: Bearer {KEY}".encode() in server.heads[0]
-            assert b"uthorization" not in stub.heads[0]
+    async with RawServer(tls, tls=True) as server, RawServer(tunnel) as stub:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://localhost:{stub.port}")
+        reply = await send(server, verify_tls=False)
+        assert isinstance(reply, Response)
+        assert reply.status == 200
+        assert f"Authorization: Bearer {KEY}".encode() in server.heads[0]
+        assert b"uthorization" not in stub.heads[0]
 
 
 async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
