@@ -129,13 +129,13 @@ def test_the_pieces_of_a_refused_piece_come_next_the_left_one_first() -> None:
 def test_before_all_is_hopeless_single_events_from_all_over_the_batch_are_tried() -> None:
     """So that many bad events do not look like a server that refuses everything."""
     trial = Trial(16, is_systemic=False)
-    tried: list[list[int]] = []
-    piece: Piece | None = whole(16)
+    tried = [seqs(whole(16))]
+    trial.refused(whole(16))
     while not trial.is_hopeless:
-        tried.append(seqs(piece))
+        piece = trial.next()
         assert piece is not None
+        tried.append(seqs(piece))
         trial.refused(piece)
-        piece = None if trial.is_hopeless else trial.next()
     assert [len(each) for each in tried] == [16, 8, 4, 2, 1, 1, 1, 1, 1]
     assert tried[4:] == [[0], [1], [12], [10], [6]]
     rest = sorted(seq for left in trial.take_all() for seq in seqs(left))
