@@ -33,7 +33,7 @@ def rows(size: Size) -> Iterator[Row]:
     """Yield what came of every subset, and of every answer that makes no sense."""
     is_full = size is Size.FULL
     yield from subsets(every=1 if is_full else 64)
-    yield from senseless_answers(every=1 if is_full else 29)
+    yield from senseless_answers(every=1 if is_full else 61)
     yield from bodies_of_another_kind()
 
 
@@ -103,7 +103,7 @@ def play(
 
 def subsets(every: int) -> Iterator[Row]:
     """All 1,024 subsets with a 500 as HoneyHive gives it; every so many with all other combinations."""
-    cases = [play(subset, errors, 500, "retry") for subset in SUBSETS for errors in ("all", "none")]
+    cases = [play(subset, "all", 500, "retry") for subset in SUBSETS]
     cases += [
         play(subset, errors, status, policy, in_session=in_session)
         for status, errors, policy, in_session in itertools.product(

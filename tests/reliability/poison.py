@@ -27,12 +27,12 @@ EVERYTHING_REFUSED = "HTTP 400 for every event, so not for one of them"
 
 def rows(size: Size) -> Iterator[Row]:
     """Yield what poison and oversize cost."""
-    yield from one_poison(range(BATCH) if size is Size.FULL else [*range(0, BATCH, 41), BATCH - 1])
-    yield from some_poisons(200 if size is Size.FULL else 8)
+    yield from one_poison(range(BATCH) if size is Size.FULL else [*range(0, BATCH, 97), BATCH - 1])
+    yield from some_poisons(200 if size is Size.FULL else 3)
     yield from refused_everything()
     yield from limit_of_the_server()
     yield from giant()
-    yield from bodies(2000 if size is Size.FULL else 100)
+    yield from bodies(2000 if size is Size.FULL else 40)
     yield from unencodable()
 
 
