@@ -83,6 +83,16 @@ def test_a_single_event_that_is_refused_is_the_poison_and_nothing_is_hopeless() 
     assert trial.next() is None
 
 
+def test_two_poisons_that_are_all_of_a_batch_are_two_poisons_and_nothing_is_hopeless() -> None:
+    trial = Trial(2, is_systemic=False)
+    trial.refused(whole(2))
+    for _ in range(2):
+        piece = trial.next()
+        assert piece is not None
+        assert trial.refused(piece)
+    assert not trial.is_hopeless
+
+
 def test_nothing_is_hopeless_after_one_event_was_taken() -> None:
     trial = Trial(100, is_systemic=True)
     trial.accepted()
