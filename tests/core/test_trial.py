@@ -173,6 +173,13 @@ def test_the_search_goes_on_in_order_when_a_single_event_is_taken() -> None:
     assert trial.next() is None
 
 
+def test_no_piece_is_empty_when_a_single_event_is_taken_out_of_two() -> None:
+    trial = Trial(3, is_systemic=True)
+    trial.refused(whole(3))
+    assert seqs(trial.next()) == [1]
+    assert sorted(seqs(piece) for piece in trial.take_all()) == [[0], [2]]
+
+
 @pytest.mark.parametrize("may_be", [True, False])
 def test_what_is_left_of_a_piece_may_have_arrived_as_all_of_it_may(may_be: bool) -> None:
     trial = Trial(9, is_systemic=True)
