@@ -1,8 +1,9 @@
 """The search for the poison in a refused batch: halves, one after another, until it stands alone.
 
-One piece at a time and the left half first: a search then ends after `2 * log2(events) + 1` refusals
+One piece at a time and the left half first: a search then ends after `2 * log2(events) + 1` requests
 when one event is poison, and a server that refuses everything is known for it after as many. The last
-of these is of the largest piece left, so that some bad events in a row do not look like such a server.
+of these are of single events taken from all over the batch: whatever else is poison, a server that
+takes events at all takes one of them, so that many bad events do not look like such a server.
 """
 
 import math
@@ -53,9 +54,11 @@ class Trial:
     """
 
     def __init__(self, events: int, *, is_systemic: bool) -> None:
-        usual = 2 * math.ceil(math.log2(max(2, events))) + 1
-        self._max_refusals = _WHEN_SYSTEMIC if is_systemic else usual
-        self._pieces: list[Piece] = []  # the next is the last, and the first the largest
+        depth = math.ceil(math.log2(max(2, events)))
+        self._max_refusals = _WHEN_SYSTEMIC if is_systemic else 2 * depth + 1
+        # When a lone poison is found, and its neighbour with it, there is no need to look elsewhere.
+        self._enough_halves = 1 if is_systemic else depth + 2
+        self._pieces: list[Piece] = []  # the next is the last
         self._refusals = 0
         self._has_accepted = False
 
@@ -82,10 +85,23 @@ class Trial:
 
     def next(self) -> Piece | None:
         """Take the next piece out."""
-        if not self._pieces:
-            return None
-        is_last_try = self._refusals == self._max_refusals - 1 and not self._has_accepted
-        return self._pieces.pop(0 if is_last_try else -1)
+        if self._pieces and self._refusals >= self._enough_halves and not self._has_accepted:
+            self._single_out()
+        return self._pieces.pop() if self._pieces else None
+
+    def _single_out(self) -> None:
+        """Let the event in the middle of the largest piece be the next piece."""
+        largest = max(range(len(self._pieces)), key=lambda place: len(self._pieces[place].fragments))
+        piece = self._pieces.pop(largest)
+        middle = len(piece.fragments) // 2
+        parts = (
+            piece.fragments[middle + 1 :],
+            piece.fragments[:middle],
+            piece.fragments[middle : middle + 1],
+        )
+        after, before, witness = (Piece(fragments=part, maybe_sent=piece.maybe_sent) for part in parts)
+        self._pieces[largest:largest] = [each for each in (after, before) if each.fragments]
+        self._pieces.append(witness)
 
     def take_all(self) -> list[Piece]:
         """Take all pieces out."""

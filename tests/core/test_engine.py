@@ -358,7 +358,7 @@ def test_two_poisons_cost_two_events(one: int, other: int) -> None:
 
 @pytest.mark.parametrize("poisons", [1, 7, 20, 50])
 def test_a_run_of_poison_at_the_head_of_a_batch_costs_no_good_event(poisons: int) -> None:
-    """Before a batch is given up, its largest untried piece is tried."""
+    """Before a batch is given up, single events from all over it are tried."""
     rig = Rig()
     names = rig.push_many(100)
     rig.serve(refusing(names[:poisons]))

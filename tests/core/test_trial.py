@@ -83,6 +83,16 @@ def test_a_single_event_that_is_refused_is_the_poison_and_nothing_is_hopeless() 
     assert trial.next() is None
 
 
+def test_two_poisons_that_are_all_of_a_batch_are_two_poisons_and_nothing_is_hopeless() -> None:
+    trial = Trial(2, is_systemic=False)
+    trial.refused(whole(2))
+    for _ in range(2):
+        piece = trial.next()
+        assert piece is not None
+        assert trial.refused(piece)
+    assert not trial.is_hopeless
+
+
 def test_nothing_is_hopeless_after_one_event_was_taken() -> None:
     trial = Trial(100, is_systemic=True)
     trial.accepted()
@@ -126,15 +136,64 @@ def test_the_pieces_of_a_refused_piece_come_next_the_left_one_first() -> None:
     assert trial.next() is None
 
 
-def test_the_last_try_before_all_is_hopeless_is_of_the_largest_piece() -> None:
-    """So that some bad events in a row do not look like a server that refuses everything."""
+def test_before_all_is_hopeless_single_events_from_all_over_the_batch_are_tried() -> None:
+    """So that many bad events do not look like a server that refuses everything."""
+    trial = Trial(16, is_systemic=False)
+    tried = [seqs(whole(16))]
+    trial.refused(whole(16))
+    while not trial.is_hopeless:
+        piece = trial.next()
+        assert piece is not None
+        tried.append(seqs(piece))
+        trial.refused(piece)
+    assert [len(each) for each in tried] == [16, 8, 4, 2, 1, 1, 1, 1, 1]
+    assert tried[4:] == [[0], [1], [12], [10], [6]]
+    rest = sorted(seq for left in trial.take_all() for seq in seqs(left))
+    assert rest == sorted({*range(16)} - {0, 1, 12, 6, 10})
+
+
+def test_a_batch_after_a_hopeless_one_is_asked_for_single_events_at_once() -> None:
     trial = Trial(100, is_systemic=True)
     trial.refused(whole(100))
-    left = trial.next()
-    assert seqs(left) == list(range(50))
-    assert left is not None
-    trial.refused(left)
-    assert seqs(trial.next()) == list(range(50, 100))
+    tried = []
+    while not trial.is_hopeless:
+        piece = trial.next()
+        assert piece is not None
+        tried.append(seqs(piece))
+        assert trial.refused(piece)
+    assert tried == [[75], [25]]
+
+
+def test_the_search_goes_on_in_order_when_a_single_event_is_taken() -> None:
+    trial = Trial(9, is_systemic=True)
+    trial.refused(whole(9))
+    assert seqs(trial.next()) == [2]
+    trial.accepted()
+    assert [seqs(trial.next()) for _ in range(3)] == [[0, 1], [3, 4], [5, 6, 7, 8]]
+    assert trial.next() is None
+
+
+def test_no_piece_is_empty_when_a_single_event_is_taken_out_of_two() -> None:
+    trial = Trial(3, is_systemic=True)
+    trial.refused(whole(3))
+    assert seqs(trial.next()) == [1]
+    assert sorted(seqs(piece) for piece in trial.take_all()) == [[0], [2]]
+
+
+@pytest.mark.parametrize("may_be", [True, False])
+def test_what_is_left_of_a_piece_may_have_arrived_as_all_of_it_may(may_be: bool) -> None:
+    trial = Trial(9, is_systemic=True)
+    trial.refused(Piece(fragments=fragments(9), maybe_sent=may_be))
+    taken = trial.next()
+    assert taken is not None
+    assert {taken.maybe_sent, *(piece.maybe_sent for piece in trial.take_all())} == {may_be}
+
+
+def test_ten_poisons_wherever_they_stand_cost_no_good_event() -> None:
+    """Nine in a row at the head are not the sign of a server that refuses everything, whatever follows."""
+    for last in range(9, 1000, 37):
+        dropped, hopeless, _ = search(1000, {*range(9), last})
+        assert (dropped, hopeless) == ({*range(9), last}, set())
 
 
 @pytest.mark.parametrize("bad", [1, 2, 3, 7, 50])
