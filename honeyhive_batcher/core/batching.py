@@ -17,7 +17,7 @@ from honeyhive_batcher.core.model import SESSIONLESS, Batch, Fragment, GroupKey,
 EVERYTHING = 1 << 62
 """A flush watermark beyond every sequence number: all that is queued is ripe."""
 
-_TEST_INTERVAL = 600.0
+_TEST_INTERVAL = 60.0
 """Seconds between two tests of a limit that was learned."""
 _MAX_STALE = 64  # entries in the heap, beyond two a group, that are worth clearing away
 
@@ -120,7 +120,7 @@ class Groups:
     def limit_body(self, max_bytes: int, now: float) -> None:
         """Cut no larger bodies from `now` on, because the server found one too large.
 
-        The limit doubles every ten minutes that pass without another such answer, up to the one of the
+        The limit doubles every minute that passes without another such answer, up to the one of the
         settings: it may have come from something in between that is gone, and a test costs one request.
         """
         self.max_body_bytes = min(self.max_body_bytes, max(1, max_bytes))

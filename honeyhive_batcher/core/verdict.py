@@ -135,7 +135,7 @@ def _judge_names(batch: Batch, facts: wire.ReplyFacts, cause: str, *, succeeded:
     if foreign:
         if not facts.success and not delivered:
             return None
-        if foreign >= len(rest) and succeeded and not facts.errors:
+        if foreign >= len(rest) and succeeded and facts.success and not facts.errors:
             return Delivered()  # the server made ids of its own, one for each
         cause = f"{cause} that names events by other ids"
     elif not delivered and not accounted:

@@ -91,7 +91,7 @@ def read_reply(body: bytes) -> ReplyFacts:
     event_ids = fields.get("event_ids")
     errors = fields.get("errors")
     return ReplyFacts(
-        event_ids=tuple(name for name in event_ids if isinstance(name, str))
+        event_ids=tuple(str(name) for name in event_ids if isinstance(name, str | int))
         if isinstance(event_ids, list)
         else None,
         errors=len(errors) if isinstance(errors, list) else 0,
@@ -109,7 +109,7 @@ def retry_after(value: str | None, *, wall: float) -> float | None:
         return None
     text = value.strip()
     if text.isascii() and text.isdigit():
-        return min(float(text[:12]), MAX_RETRY_AFTER)
+        return min(float(text), MAX_RETRY_AFTER)
     try:
         date = parsedate_to_datetime(text)
         # One of RFC 9110's three forms names no zone; it is UTC all the same.

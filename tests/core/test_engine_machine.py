@@ -365,7 +365,7 @@ class EngineMachine(RuleBasedStateMachine):
         mask=st.integers(0, 31),
         errors=st.sampled_from(["all", "all", "fewer", "none"]),
         status=st.sampled_from([500, 500, 200, 207]),
-        extra=st.sampled_from([[], [], ["foreign"], [None, 7]]),
+        extra=st.sampled_from([[], [], ["foreign"], [None, {}]]),
         says=st.booleans(),
         retry_after=retry_afters,
     )

@@ -199,16 +199,16 @@ def test_a_learned_limit_falls_at_once_and_grows_again_by_and_by() -> None:
     queue.limit_body(2100, 100.0)
     queue.limit_body(9000, 100.0)
     assert sizes_cut(queue, 100.0) == [2, 2]
-    assert sizes_cut(queue, 699.0) == [2, 2]
-    queue.limit_body(9000, 699.0)  # such an answer postpones the next test
-    assert sizes_cut(queue, 700.0) == [2, 2]
-    assert sizes_cut(queue, 1299.0) == [4]
+    assert sizes_cut(queue, 159.0) == [2, 2]
+    queue.limit_body(9000, 159.0)  # such an answer postpones the next test
+    assert sizes_cut(queue, 160.0) == [2, 2]
+    assert sizes_cut(queue, 219.0) == [4]
     queue.limit_body(0, 2000.0)
     assert sizes_cut(queue, 2000.0) == [1, 1, 1, 1]
     for test in range(1, 12):
-        assert sizes_cut(queue, 2000.0 + 600 * test - 1) == [1, 1, 1, 1]
-        sizes_cut(queue, 2000.0 + 600 * test)
-    assert sizes_cut(queue, 9200.0) == [4]
+        assert sizes_cut(queue, 2000.0 + 60 * test - 1) == [1, 1, 1, 1]
+        sizes_cut(queue, 2000.0 + 60 * test)
+    assert sizes_cut(queue, 2720.0) == [4]
 
 
 def test_a_limit_that_was_learned_never_grows_beyond_that_of_the_settings() -> None:

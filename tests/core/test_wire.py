@@ -121,7 +121,7 @@ def test_a_body_of_another_shape_says_nothing(body: bytes) -> None:
     [
         (b'{"event_ids":["a","b"],"success":true}', ReplyFacts(event_ids=("a", "b"))),
         (b'{"event_ids":[],"errors":[]}', ReplyFacts(event_ids=())),
-        (b'{"event_ids":["a",1,null,"b"]}', ReplyFacts(event_ids=("a", "b"))),
+        (b'{"event_ids":["a",1,null,["b"]]}', ReplyFacts(event_ids=("a", "1"))),
         (b'{"errors":["x",{"y":1}]}', ReplyFacts(errors=2)),
         (b'{"success":false}', ReplyFacts(success=False)),
         (b'{"success":0}', ReplyFacts()),

@@ -237,7 +237,7 @@ def meaning(answer: Answer, policy: Policy) -> Meaning:
         if failures >= len(FOUR):
             return Meaning(again=ALL)
         return Meaning(unconfirmed=ALL) if failures else Meaning(delivered=ALL)
-    names = {name.lower() for name in event_ids if isinstance(name, str) and name}
+    names = {str(name).lower() for name in event_ids if isinstance(name, str | int) and name != ""}
     ours, foreign = ALL & names, names - ALL
     rest = ALL - ours
     if not rest:
