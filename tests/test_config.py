@@ -7,8 +7,9 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import msgspec
 import pytest
 
-from honeyhive_batcher.config import ENVIRONMENT, SETTINGS, Config, Secret
+from honeyhive_batcher.config import ENVIRONMENT, SETTINGS, Config
 from honeyhive_batcher.errors import BatcherError, ConfigError
+from honeyhive_batcher.secret import Secret
 
 KEY = "hh_very_secret_key"
 TINY = 5e-324
@@ -243,7 +244,7 @@ def test_an_address_is_kept_without_its_last_slash(
     ],
 )
 def test_an_address_has_to_be_one(url: str) -> None:
-    with pytest.raises(ConfigError, match=r"base_url=.* is not valid: "):
+    with pytest.raises(ConfigError, match=r"base_url.* is not valid: "):
         set_to("base_url", url)
 
 
