@@ -58,7 +58,7 @@ class Secret:
         raise TypeError("a secret is not pickled")
 
 
-def seal(settings: dict[str, Any]) -> None:
+def seal(settings: Any) -> None:
     """Put the API key among `settings` under cover, in place, of whatever type it is.
 
     First of all, while nothing can fail: error reporters show the local variables of every frame that

@@ -1,6 +1,7 @@
-"""A program that takes three answers, and says what the last of them cost in memory, as JSON on stdout.
+"""A program that takes three answers from each server, and says what the last of them cost in memory.
 
-It runs in a process of its own: `python -m tests.reliability.bombed_host <url>`.
+It runs in a process of its own: `python -m tests.reliability.bombed_host <url> ...`. For each URL it prints
+a line of JSON.
 """
 
 import asyncio
@@ -41,9 +42,9 @@ def forget_peak() -> None:
         return
 
 
-async def main() -> None:
-    """Send three requests: what the first two take is taken once and for all."""
-    transport = AiohttpTransport(EndpointSettings(api_key="hh_test", base_url=sys.argv[1]))
+async def cost_of_third(url: str) -> dict[str, int]:
+    """Send three requests, and return what the third took: some is taken once and for all."""
+    transport = AiohttpTransport(EndpointSettings(api_key="hh_test", base_url=url))
     await transport.open()
     for _ in range(2):
         await transport.send(REQUEST)
@@ -53,10 +54,11 @@ async def main() -> None:
     before = peak_rss()
     reply = await transport.send(REQUEST)
     cost = {"rss": peak_rss() - before, "traced": tracemalloc.get_traced_memory()[1]}
+    tracemalloc.stop()
     await transport.close()
-    status = reply.status if isinstance(reply, Response) else 0
-    print(json.dumps({**cost, "status": status}))
+    return {**cost, "status": reply.status if isinstance(reply, Response) else 0}
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    for url in sys.argv[1:]:
+        print(json.dumps(asyncio.run(cost_of_third(url))))
