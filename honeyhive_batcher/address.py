@@ -45,6 +45,8 @@ def _complaint(url: str) -> str | None:
     try:
         parts = urlsplit(url)
         port = parts.port
+        if parts.netloc.startswith("["):
+            ipaddress.IPv6Address(parts.hostname or "")
     except ValueError:
         return "it is not a URL"
     if parts.scheme not in {"http", "https"} or not parts.hostname:
@@ -61,12 +63,6 @@ def _complaint(url: str) -> str | None:
 
 
 def _is_host(netloc: str, host: str) -> bool:
-    if not netloc.startswith("["):
-        return len(host) <= 253 and _NAME.fullmatch(host) is not None
-    if not re.fullmatch(r"\[[^\]]*\](:\d*)?", netloc):
-        return False
-    try:
-        ipaddress.IPv6Address(host)
-    except ValueError:
-        return False
-    return True
+    if netloc.startswith("["):
+        return re.fullmatch(r"\[[^\]]*\](:\d*)?", netloc) is not None
+    return len(host) <= 253 and _NAME.fullmatch(host) is not None

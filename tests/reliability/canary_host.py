@@ -126,7 +126,7 @@ async def use(batcher: Batcher, close_timeout: float = 0.05) -> None:
     await asyncio.sleep(0)
     for task in asyncio.all_tasks():
         print("task", re.sub(_AIOHTTPS_OWN, "", repr(task)))
-    show("flush", await batcher.flush(timeout=5))
+    show("flush", await batcher.flush(timeout=30))
     show("batcher", batcher, batcher.config, batcher.statistics())
     print(msgspec.json.encode(batcher.statistics()), batcher.statistics().last_error)
     await batcher.aclose(timeout=close_timeout)
@@ -147,7 +147,7 @@ def settings(**more: Any) -> dict[str, Any]:
         "backoff_base": 0.002,
         "max_event_bytes": 100_000,
         "max_elapsed": 0.05,
-        "request_timeout": 5.0,
+        "request_timeout": 30.0,
         "on_delivered": refuse,
         "on_dropped": refuse,
         "on_unconfirmed": refuse,
@@ -201,18 +201,18 @@ async def forget() -> None:
         batcher.session(session_name=CONTENT)
         del batcher
         gc.collect()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while len(asyncio.all_tasks()) > 1:  # noqa: ASYNC110 - nobody can wait for what was forgotten
             await asyncio.sleep(0.01)
 
 
 async def cancel(url: str) -> None:
     """Cancel everything while requests are on their way, and look at it meanwhile."""
-    batcher = Batcher(**settings(base_url=url, request_timeout=10.0))
+    batcher = Batcher(**settings(base_url=url, request_timeout=30.0))
     await batcher.start()
     for event in events():
         batcher.push(event)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not batcher.statistics().in_flight:  # noqa: ASYNC110 - it goes over sockets
             await asyncio.sleep(0.005)
     await asyncio.sleep(0.05)

@@ -219,7 +219,7 @@ async def redirects() -> Row:
                     api_key=KEY, base_url=server.url, flush_interval=0.0, shutdown_timeout=0.0
                 ) as batcher:
                     batcher.push({"model": "gpt-4o", "content": CONTENT})
-                    await batcher.flush(timeout=5)
+                    await batcher.flush(timeout=30)
                 requests += batcher.statistics().requests
                 asked += len(server.heads)
         bytes_elsewhere = sum(map(len, [*elsewhere.heads, *elsewhere.bodies]))
@@ -474,16 +474,16 @@ async def injection() -> Row:
         given: dict[str, Any] = {"api_key": KEY, "base_url": server.url, "flush_interval": 0.0}
         async with Batcher(**given) as batcher:
             batcher.push({"model": "gpt-4o"})
-            await batcher.flush(timeout=5)
+            await batcher.flush(timeout=30)
         async with Batcher.from_env(environ, **given) as batcher:
             for place in places:
                 batcher.push({place: _EVIL})
-                await batcher.flush(timeout=5)
+                await batcher.flush(timeout=30)
             with batcher.session(session_id=_EVIL, **{_EVIL: _EVIL}) as session:
                 batcher.push({"model": _EVIL})
-                await batcher.flush(timeout=5)
+                await batcher.flush(timeout=30)
                 session.outputs = _EVIL
-            await batcher.flush(timeout=5)
+            await batcher.flush(timeout=30)
         heads = [re.sub(rb"Content-Length: \d+", b"", head) for head in server.heads]
     plain, evil = heads[0].replace(b"POST /events/model/batch", b""), heads[1:]
     verbs = re.compile(rb"\A(POST /events/model/batch|PUT /events)(?= HTTP)")
