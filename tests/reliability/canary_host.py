@@ -39,8 +39,8 @@ from honeyhive_batcher.core.intake import Intake
 from honeyhive_batcher.core.model import Reply, Request, Response
 from honeyhive_batcher.runtime.lifecycle import Seams
 
-KEY = os.environ["CANARY_KEY"]
-CONTENT = os.environ["CANARY_CONTENT"]
+KEY = os.environ.get("CANARY_KEY", "")
+CONTENT = os.environ.get("CANARY_CONTENT", "")
 
 
 def show(what: str, *things: object) -> None:
