@@ -17,6 +17,7 @@ from honeyhive_batcher.events import SessionProperties
 from honeyhive_batcher.hooks import Hooks
 from honeyhive_batcher.runtime.lifecycle import FlushResult, Lifecycle, Seams
 from honeyhive_batcher.runtime.reporter import say
+from honeyhive_batcher.secret import seal
 from honeyhive_batcher.session import Session, Sessions, bound_session, current
 from honeyhive_batcher.settings import Settings
 
@@ -52,6 +53,7 @@ class Batcher:
         _seams: Seams = Seams(),  # noqa: B008 - frozen
         **settings: Unpack[Settings],
     ) -> None:
+        seal(settings)
         hooks = Hooks(
             before_send=before_send,
             on_delivered=on_delivered,
@@ -69,6 +71,7 @@ class Batcher:
         Raises:
             ConfigError: There is no usable API key, or an argument is wrong.
         """
+        seal(settings)
         hooks = Hooks(**{name: settings.pop(name) for name in Hooks.__struct_fields__ if name in settings})
         seams = settings.pop("_seams", Seams())
         batcher = cls.__new__(cls)
@@ -88,9 +91,8 @@ class Batcher:
             repair=repair,
         )
         self._intake = Intake(config.queue, config.batch)
-        self._intake.ledger.keep_settlements = any(
-            (hooks.on_delivered, hooks.on_dropped, hooks.on_unconfirmed)
-        )
+        listeners = (hooks.on_delivered, hooks.on_dropped, hooks.on_unconfirmed)
+        self._intake.ledger.keep_settlements = any(listeners)
         self._sessions = Sessions(
             self._intake,
             defaults,
@@ -196,6 +198,8 @@ class Batcher:
         return self._intake.statistics()
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_lifecycle"):
+            return "<Batcher not made>"  # its settings were refused, and somebody shows the traceback
         now = self.statistics()
         return (
             f"<Batcher {self._lifecycle.state}: {now.accepted} accepted, {now.delivered} delivered, "

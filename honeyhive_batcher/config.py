@@ -3,7 +3,6 @@
 import logging
 import math
 import os
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_type_hints
 from urllib.parse import urlsplit
@@ -11,7 +10,9 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta, Struct
 
+from honeyhive_batcher.address import checked_address, is_loopback, shown
 from honeyhive_batcher.errors import ConfigError
+from honeyhive_batcher.secret import Secret, seal
 
 logger = logging.getLogger("honeyhive_batcher")
 
@@ -22,27 +23,6 @@ SomeSeconds: TypeAlias = Annotated[float, Meta(gt=0)]
 
 PartT = TypeVar("PartT", bound="_Part")
 
-_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
-
-
-class Secret(str):
-    """A string that never shows itself: its `repr` is a mask, and so is what `format` makes of it."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "'hh_****'"
-
-    def __str__(self) -> str:
-        return "hh_****"
-
-    def __format__(self, spec: str) -> str:
-        return format(str(self), spec)
-
-    def reveal(self) -> str:
-        """Return the secret itself, for the one header that carries it."""
-        return str.__str__(self)
-
 
 class _Part(Struct, frozen=True, kw_only=True):
     """Checks every field against its annotation when made, and names field and value if one is wrong."""
@@ -50,13 +30,13 @@ class _Part(Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self), include_extras=True).items():
             value = getattr(self, name)
-            if name == "api_key" and isinstance(value, Secret):
-                continue
+            if name == "api_key":
+                continue  # checked where it is sealed
             try:
                 checked = msgspec.convert(value, hint)
             except msgspec.ValidationError as error:
-                shown = f"{name}={value!r}" if name != "api_key" else name  # a key is never shown
-                raise ConfigError(f"{shown} is not valid: {error}") from None
+                text = shown(value) if name == "base_url" else f"{name}={value!r}"
+                raise ConfigError(f"{text} is not valid: {error}") from None
             if isinstance(checked, float) and not math.isfinite(checked):
                 raise ConfigError(f"{name}={value!r} is not valid: Expected a finite number")
             msgspec.structs.force_setattr(self, name, checked)
@@ -65,7 +45,7 @@ class _Part(Struct, frozen=True, kw_only=True):
 class EndpointSettings(_Part, frozen=True, kw_only=True):
     """Where to send, as whom, and how long to wait for an answer."""
 
-    api_key: str | None = None
+    api_key: str | Secret | None = None
     """Project key or ingestion key, sent as a Bearer token."""
     base_url: str = "https://api.honeyhive.ai"
     """Scheme, host and optional path prefix of the HoneyHive deployment."""
@@ -79,10 +59,13 @@ class EndpointSettings(_Part, frozen=True, kw_only=True):
     """No network: every batch counts as delivered and goes nowhere."""
 
     def __post_init__(self) -> None:
+        if self.api_key is not None and not isinstance(self.api_key, Secret):
+            msgspec.structs.force_setattr(self, "api_key", Secret(self.api_key))
         super().__post_init__()
-        msgspec.structs.force_setattr(self, "base_url", _checked_url(self.base_url))
-        if self.api_key is not None:
-            msgspec.structs.force_setattr(self, "api_key", _checked_key(self.api_key))
+        msgspec.structs.force_setattr(self, "base_url", checked_address(self.base_url))
+        if isinstance(self.api_key, Secret):
+            if not self.api_key.is_sendable:
+                raise ConfigError("api_key is not valid: Expected visible ASCII characters without spaces")
         elif not self.test_mode:
             raise ConfigError(
                 "api_key is missing: pass api_key=..., or use Batcher.from_env() "
@@ -163,9 +146,13 @@ class Config(Struct, frozen=True, kw_only=True):
     defaults: Defaults
     shutdown: Shutdown
 
+    def __post_init__(self) -> None:
+        _warn_of_eavesdroppers(self.endpoint)
+
     @classmethod
     def of(cls, **settings: Any) -> "Config":
         """Make a config from flat settings, as `Batcher` takes them."""
+        seal(settings)
         unknown = sorted(settings.keys() - SETTINGS.keys())
         if unknown:
             raise ConfigError(f"unknown setting {unknown[0]!r}; the settings are {', '.join(SETTINGS)}")
@@ -185,14 +172,9 @@ class Config(Struct, frozen=True, kw_only=True):
         A blank value counts as unset. A value that is not valid is warned about once and the default
         is used, except where no default is safe: a malformed key or address raises `ConfigError`.
         """
-        environ = os.environ if environ is None else environ
-        for setting, names in ENVIRONMENT.items():
-            for name in names:
-                text = environ.get(name, "").strip()
-                if text and setting not in settings:
-                    value = _from_text(setting, name, text)
-                    if value is not None:
-                        settings[setting] = value
+        seal(settings)
+        settings = _read_environment(os.environ if environ is None else environ, settings) | settings
+        del environ  # lest it be shown, with the key in it, among the variables of a traceback
         return cls.of(**settings)
 
 
@@ -227,6 +209,19 @@ ENVIRONMENT: dict[str, tuple[str, ...]] = {
 """The environment names of every setting, the one that wins first. HoneyHive's own wherever one exists."""
 
 
+def _read_environment(environ: Mapping[str, str], given: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for setting, names in ENVIRONMENT.items():
+        for name in names:
+            text = environ.get(name, "").strip()
+            if text and setting not in given and setting not in found:
+                value = _from_text(setting, name, text)
+                if value is not None:
+                    found[setting] = value
+    seal(found)
+    return found
+
+
 def _from_text(setting: str, name: str, text: str) -> object:
     """Return the value that `text` stands for, or None after a warning if it stands for none."""
     if setting in {"api_key", "base_url"}:
@@ -243,31 +238,12 @@ def _from_text(setting: str, name: str, text: str) -> object:
     return value
 
 
-def _checked_key(key: str) -> Secret:
-    revealed = key.reveal() if isinstance(key, Secret) else key
-    if not re.fullmatch(r"[\x21-\x7e]+", revealed):
-        raise ConfigError("api_key is not valid: Expected visible ASCII characters without spaces")
-    return Secret(revealed)
-
-
-def _checked_url(url: str) -> str:
-    complaint: str | None = None
-    shown = "base_url" if "@" in url else f"base_url={url!r}"  # before the @ may stand a password
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        raise ConfigError(f"{shown} is not valid: it is not a URL") from None
-    if not re.fullmatch(r"[\x21-\x7e]+", url):
-        complaint = "Expected visible ASCII characters without spaces"
-    elif parts.scheme not in {"http", "https"} or not host:
-        complaint = "Expected http:// or https:// and a host"
-    elif parts.username is not None or parts.password is not None:
-        complaint = "it holds a user name or a password"
-    elif parts.query or parts.fragment:
-        complaint = "Expected no query and no fragment"
-    if complaint is not None:
-        raise ConfigError(f"{shown} is not valid: {complaint}")
-    if parts.scheme == "http" and host not in _LOOPBACK:
+def _warn_of_eavesdroppers(endpoint: EndpointSettings) -> None:
+    """Say what a setting gives away to whoever is on the way. Within this machine nobody is."""
+    if endpoint.test_mode or is_loopback(endpoint.base_url):
+        return
+    host = urlsplit(endpoint.base_url).hostname
+    if endpoint.base_url.lower().startswith("http:"):
         logger.warning("base_url is plain http: the API key and all events travel unencrypted to %s", host)
-    return url.rstrip("/")
+    elif not endpoint.verify_tls:
+        logger.warning("verify_tls is off: whoever poses as %s gets the API key and all events", host)

@@ -2,11 +2,13 @@
 
 from typing import Literal, TypedDict
 
+from honeyhive_batcher.secret import Secret
+
 
 class Settings(TypedDict, total=False):
     """Every setting of `Batcher`. Names, types, defaults and units: see `honeyhive_batcher.config`."""
 
-    api_key: str | None
+    api_key: str | Secret | None
     base_url: str
     verify_tls: bool
     request_timeout: float

@@ -7,8 +7,9 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import msgspec
 import pytest
 
-from honeyhive_batcher.config import ENVIRONMENT, SETTINGS, Config, Secret
+from honeyhive_batcher.config import ENVIRONMENT, SETTINGS, Config
 from honeyhive_batcher.errors import BatcherError, ConfigError
+from honeyhive_batcher.secret import Secret
 
 KEY = "hh_very_secret_key"
 TINY = 5e-324
@@ -240,10 +241,21 @@ def test_an_address_is_kept_without_its_last_slash(
         "https://h/ä",
         "https://h /",
         "https://h\n",
+        "https://h?",
+        "https://h#",
+        "https://h:0",
+        "https://h:",
+        "https://a..b",
+        "https://a\\b",
+        "https://a%0d%0ab",
+        "https://[1.2.3.4]",
+        "https://[::1]x",
+        "https://" + "a" * 64,
+        "https://" + "a." * 127 + "b",
     ],
 )
 def test_an_address_has_to_be_one(url: str) -> None:
-    with pytest.raises(ConfigError, match=r"base_url=.* is not valid: "):
+    with pytest.raises(ConfigError, match=r"base_url.* is not valid: "):
         set_to("base_url", url)
 
 
@@ -256,6 +268,10 @@ def test_an_address_has_to_be_one(url: str) -> None:
         "ftp://user:pa55@h",
         "https://pa55@h",
         "https://user:pa55@[::1",
+        "https://user:pa55%40h",
+        "https://h?password=pa55",
+        "https://h/#pa55",
+        "hh_pa55",
     ],
 )
 def test_a_password_in_an_address_is_refused_and_shown_nowhere(
@@ -273,6 +289,34 @@ def test_plain_http_to_another_machine_is_warned_about(caplog: pytest.LogCapture
     assert set_to("base_url", "http://api.example.com") == "http://api.example.com"
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert "unencrypted to api.example.com" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://localhost.", "http://LOCALHOST:1", "http://127.1.2.3", "http://127.255.255.255", "http://[::1]"],
+)
+def test_what_stays_in_the_machine_is_not_warned_about(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    Config.of(api_key=KEY, base_url=url, verify_tls=False)
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("url", ["http://localhost.example.com", "http://128.0.0.1", "http://0.0.0.0"])
+def test_what_looks_like_this_machine_is_warned_about(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    Config.of(api_key=KEY, base_url=url)
+    assert len(caplog.records) == 1
+
+
+def test_a_certificate_that_is_not_verified_is_warned_about_once(caplog: pytest.LogCaptureFixture) -> None:
+    Config.from_env({"HH_API_KEY": KEY, "HH_VERIFY_SSL": "false", "HH_API_URL": "https://me.example"})
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "verify_tls is off: whoever poses as me.example" in record.getMessage()
+
+
+def test_what_goes_nowhere_is_not_warned_about(caplog: pytest.LogCaptureFixture) -> None:
+    Config.of(test_mode=True, verify_tls=False)
+    Config.of(test_mode=True, base_url="http://api.example.com")
+    assert caplog.records == []
 
 
 # The environment.

@@ -64,7 +64,10 @@ def test_every_default_is_of_the_type_of_its_setting() -> None:
     hints = get_type_hints(Settings)
     for name, kind in SETTINGS.items():
         field = next(field for field in msgspec.structs.fields(kind) if field.name == name)
-        assert msgspec.convert(field.default, hints[name]) == field.default, name
+        if name == "api_key":  # msgspec does not convert to a Secret
+            assert field.default is None
+        else:
+            assert msgspec.convert(field.default, hints[name]) == field.default, name
 
 
 def modules_after(statement: str) -> set[str]:

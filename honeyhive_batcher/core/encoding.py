@@ -46,6 +46,9 @@ class Encoded(Struct, frozen=True, gc=False):
     event_id: str
     repairs: int
 
+    def __repr__(self) -> str:
+        return f"<Encoded: {len(self.data)} bytes>"
+
 
 class Refusal(Struct, frozen=True, kw_only=True):
     """Why something can never be an event, in words for its producer, without its content."""

@@ -36,12 +36,18 @@ class Admission(enum.Enum):
         return self is Admission.ACCEPTED
 
 
+# What holds content does not show it: error reporters show the variables of every frame in a traceback.
+
+
 class GroupKey(Struct, frozen=True, eq=False, kw_only=True):
     """What a batch shares because it is sent once per body. Compared by identity: one per session."""
 
     session_id: str
     properties: bytes
     """`session_properties`, encoded; empty for events without a session."""
+
+    def __repr__(self) -> str:
+        return f"<GroupKey {self.session_id}: {len(self.properties)} bytes>"
 
 
 SESSIONLESS = GroupKey(session_id="", properties=b"")
@@ -66,6 +72,9 @@ class Fragment(Struct, eq=False, gc=False):
     closing: bytes = b""
     """Not empty for a session's closing: the final `session_properties`, encoded."""
     settled: bool = False
+
+    def __repr__(self) -> str:
+        return f"<Fragment {self.seq}: {len(self.data)} bytes{', settled' * self.settled}>"
 
 
 class Trigger(enum.StrEnum):
@@ -110,6 +119,9 @@ class Request(Struct, frozen=True, eq=False, kw_only=True):
     max_reply_bytes: int
     """How much of the response body is worth reading."""
 
+    def __repr__(self) -> str:
+        return f"<Request {self.method} {self.path}: {len(self.body)} bytes>"
+
 
 class Response(Struct, frozen=True, kw_only=True):
     """An HTTP answer, or as much of it as arrived."""
@@ -118,6 +130,9 @@ class Response(Struct, frozen=True, kw_only=True):
     body: bytes = b""
     retry_after: float | None = None
     """Seconds the server asked to wait."""
+
+    def __repr__(self) -> str:
+        return f"<Response {self.status}: {len(self.body)} bytes, retry_after={self.retry_after}>"
 
 
 class Failure(Struct, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from honeyhive_batcher.core.ledger import Ledger, Statistics
 from honeyhive_batcher.core.model import Endpoint
+from honeyhive_batcher.errors import InternalError
 
 logger = logging.getLogger("honeyhive_batcher")
 # No NullHandler: where nobody has configured logging, Python shows warnings and errors on stderr. To lose
@@ -85,6 +86,9 @@ class Reporter:
 
     def failed(self, error: Exception) -> None:
         """Log that the worker failed: once, with its traceback."""
+        if not isinstance(error, InternalError):
+            # What Python itself raises may quote what it stumbled over: only where and which is told.
+            error = InternalError(type(error).__name__).with_traceback(error.__traceback__)
         say(
             logging.ERROR,
             "the batcher's worker failed and is closed; this is a bug of honeyhive_batcher",

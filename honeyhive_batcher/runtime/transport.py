@@ -13,9 +13,10 @@ from base64 import b64encode
 from typing import TYPE_CHECKING, Protocol, final
 from urllib.parse import unquote, urlsplit
 
-from honeyhive_batcher.config import EndpointSettings, Secret
+from honeyhive_batcher.config import EndpointSettings
 from honeyhive_batcher.core import wire
 from honeyhive_batcher.core.model import Failure, Reply, Request, Response
+from honeyhive_batcher.secret import Secret
 from honeyhive_batcher.version import __version__
 
 if TYPE_CHECKING:
