@@ -1,6 +1,7 @@
 """Measures in a process of its own, whose memory, threads and standard error are nobody else's."""
 
 import contextlib
+import ctypes
 import json
 import os
 import subprocess
@@ -47,6 +48,28 @@ def in_a_process(function: Callable[..., dict[str, Any]], **arguments: Any) -> R
 def resident() -> int:
     """Return the bytes of this process that are in memory (Linux)."""
     return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+class _Malloc(ctypes.Structure):
+    """What glibc's `mallinfo2` returns."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    )
+
+
+def in_use() -> dict[str, int]:
+    """Return what of this process's memory is in use, and not kept for reuse: bytes that the C library has
+    given out (glibc 2.33), and how many of CPython's own small blocks.
+    """
+    mallinfo = ctypes.CDLL(None).mallinfo2
+    mallinfo.restype = _Malloc
+    malloc = mallinfo()
+    return {"malloc": malloc.uordblks + malloc.hblkhd, "blocks": sys.getallocatedblocks()}
 
 
 def descriptors() -> int:
