@@ -53,13 +53,13 @@ def resident() -> int:
 class _Malloc(ctypes.Structure):
     """What glibc's `mallinfo2` returns."""
 
-    _fields_ = tuple(
+    _fields_ = [  # type: ignore[mutable-override]  # so ctypes wants it
         (name, ctypes.c_size_t)
         for name in (
             *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
             *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
         )
-    )
+    ]
 
 
 def in_use() -> dict[str, int]:

@@ -271,7 +271,9 @@ async def main_ended(case: Case) -> None:
 # Every turn.
 
 
-def everywhere(strike: Strike, *, gaps: tuple[int, ...] = (0,), every: int = 1, event_bytes: int = 30_000) -> Found:
+def everywhere(
+    strike: Strike, *, gaps: tuple[int, ...] = (0,), every: int = 1, event_bytes: int = 30_000
+) -> Found:
     """Run the program once for every turn it takes (or every so many), with strikes in that turn and so
     many turns later; return what was found. Of 100,000 bytes an event a request is more than the kernel
     takes at once.

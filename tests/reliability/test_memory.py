@@ -21,7 +21,7 @@ def test_a_minute_of_a_black_hole_and_a_million_events() -> None:
 
 
 def test_what_callbacks_have_to_be_told_does_not_pile_up_while_the_worker_has_nothing_to_send() -> None:
-    """Every evicted event is news for `on_dropped`; the queue's bound would be worth little if they piled up."""
+    """Every evicted event is news for `on_dropped`: piled up, they would take more than the queue may."""
     dropped: list[str] = []
 
     async def main() -> None:
