@@ -174,6 +174,7 @@ def _cancelled(size: Size) -> Iterator[Row]:
 def interrupted(*, url: str) -> dict[str, Any]:
     """Use a batcher, again and again, until Ctrl-C comes. In a process of its own."""
     logging.getLogger("honeyhive_batcher").setLevel(logging.ERROR)  # that it tries again is no failure
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     importlib.import_module("aiohttp")  # else most interrupts would come while it is being imported
     accepted: list[str] = []
     delivered: list[str] = []
