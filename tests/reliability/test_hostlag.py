@@ -39,7 +39,7 @@ def blocking() -> dict[str, list[str]]:
     passed = sorted(guard.seen)
     with guard.armed():
         Path("/dev/null").open("rb").close()
-        socket.getaddrinfo("127.0.0.1", 1)
+        socket.getaddrinfo(b"127.0.0.1", 1)  # a string would import a codec
         with socket.socket() as sock:
             sock.connect_ex(("127.0.0.1", 1))
     Path("/dev/null").open("rb").close()
@@ -49,7 +49,11 @@ def blocking() -> dict[str, list[str]]:
 def test_the_guard_sees_what_blocks_and_only_that() -> None:
     value = in_a_process(blocking).value
     assert value["passed"] == []
-    assert value["seen"] == ["open(/dev/null)", "socket.connect, blocking", "socket.getaddrinfo(127.0.0.1)"]
+    assert value["seen"] == [
+        "open(/dev/null)",
+        "socket.connect, blocking",
+        "socket.getaddrinfo(b'127.0.0.1')",
+    ]
 
 
 def stalling() -> dict[str, float]:
