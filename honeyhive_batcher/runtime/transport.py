@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 from honeyhive_batcher.config import EndpointSettings
 from honeyhive_batcher.core import wire
 from honeyhive_batcher.core.model import Failure, Reply, Request, Response
+from honeyhive_batcher.runtime.sockets import Sockets
 from honeyhive_batcher.secret import Secret
 from honeyhive_batcher.version import __version__
 
@@ -57,6 +58,7 @@ class AiohttpTransport:
         self._settings = settings
         self._session: aiohttp.ClientSession | None = None
         self._headers: dict[str, str] = {}
+        self._sockets = Sockets(settings.request_timeout)
         self._proxy: str | None = None
         self._proxy_headers: dict[str, str] | None = None
 
@@ -88,6 +90,7 @@ class AiohttpTransport:
                 limit=settings.max_in_flight,
                 keepalive_timeout=_KEEPALIVE,
                 ssl=settings.verify_tls,
+                socket_factory=self._sockets,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             # `connect` bounds all of it, the name and a proxy's part included, which `sock_connect` does not.
@@ -155,6 +158,7 @@ class AiohttpTransport:
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+            await self._sockets.shut_down()
 
 
 def _environment_proxy(url: str) -> tuple[str | None, str | None]:

@@ -5,6 +5,7 @@ import base64
 import contextlib
 import gzip
 import logging
+import socket
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -12,15 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 
 from honeyhive_batcher import Batcher
 from honeyhive_batcher.config import EndpointSettings
 from honeyhive_batcher.core.model import Failure, Reply, Request, Response
+from honeyhive_batcher.runtime.sockets import Sockets
 from honeyhive_batcher.runtime.transport import AiohttpTransport
 from honeyhive_batcher.testing import Faults, collector
 from tests.fakes import fates
-from tests.integration.conftest import DATA
+from tests.integration.conftest import DATA, open_sockets
 from tests.integration.raw_server import Connection, Fault, RawServer, good, server_tls
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_leaks")]
@@ -446,3 +449,34 @@ async def test_the_key_and_what_events_hold_never_show(
         assert KEY not in text
         assert payload not in text
     assert fates(batcher)
+
+
+# Connections that are given up.
+
+
+async def never_reads(_: Connection) -> bool:
+    await asyncio.Event().wait()
+    return False
+
+
+@pytest.mark.parametrize(("https", "timeout"), [(False, 0.5), (True, 3.0)])
+async def test_a_request_that_is_given_up_in_the_midst_leaves_no_connection_behind(
+    https: bool, timeout: float
+) -> None:
+    """Its connection would wait for ever to be rid of the rest of the body."""
+    async with RawServer(never_reads, tls=https) as server:
+        before = open_sockets()
+        large = msgspec.structs.replace(REQUEST, body=b"x" * (16 * 2**20))
+        reply = await send(server, large, request_timeout=timeout, verify_tls=False)
+        assert reply == Failure(cause="the request timed out", unsent=False)
+        accepted = 1  # the server's own end, which it still holds
+        assert len(open_sockets() - before) <= accepted
+
+
+async def test_the_kernel_gives_up_what_nobody_reads_when_the_request_would_have_ended() -> None:
+    sockets = Sockets(0.5)
+    with sockets((socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 80))) as made:
+        assert not made.getblocking()
+        option = getattr(socket, "TCP_USER_TIMEOUT", None)
+        assert option is None or made.getsockopt(socket.IPPROTO_TCP, option) == 500
+    await sockets.shut_down()
