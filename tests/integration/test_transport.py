@@ -454,8 +454,13 @@ async def test_the_key_and_what_events_hold_never_show(
 # Connections that are given up.
 
 
-async def never_reads(_: Connection) -> bool:
-    await asyncio.Event().wait()
+async def never_reads(connection: Connection) -> bool:
+    if connection.server.tls:
+        await connection.writer.start_tls(server_tls())
+    try:
+        await asyncio.Event().wait()
+    finally:
+        connection.writer.transport.abort()  # TLS would wait for the other side to say goodbye
     return False
 
 
