@@ -286,9 +286,7 @@ def _floors(arrivals: list[Arrival]) -> Iterator[str]:
 
 def _order(record: Record) -> Iterator[str]:
     """What was sent for the first time before something older of its group was."""
-    place = {
-        offer.event_id: number for number, offer in enumerate(record.offers) if offer.answer == ACCEPTED
-    }
+    place = {offer.event_id: number for number, offer in enumerate(record.offers) if offer.answer == ACCEPTED}
     latest: dict[str, int] = defaultdict(lambda: -1)
     seen: set[str] = set()
     for request in record.arrivals:
@@ -400,7 +398,7 @@ def _numbers(record: Record) -> Iterator[str]:
         ):
             yield f"at {snapshot.at:g} s {complaint}"
         before = numbers
-    if before is None or snapshot_is_stale(record):
+    if before is None or _is_stale(record):
         yield "there is no snapshot from after the end"
     elif before.held or before.held_bytes or before.in_flight:
         yield (
@@ -408,10 +406,10 @@ def _numbers(record: Record) -> Iterator[str]:
             f"and {before.in_flight} requests under way"
         )
     else:
-        yield from _untold(before, told, record)
+        yield from _untold(before, record)
 
 
-def snapshot_is_stale(record: Record) -> bool:
+def _is_stale(record: Record) -> bool:
     """Return whether something happened after the last snapshot."""
     last = record.snapshots[-1]
     return (last.offers, last.fates) != (len(record.offers), len(record.fates))
@@ -455,12 +453,20 @@ def _backwards(numbers: Statistics, before: Statistics) -> Iterator[str]:
             yield f"{name} fell from {getattr(before, name)} to {getattr(numbers, name)}"
 
 
-def _untold(numbers: Statistics, told: Counter[str], record: Record) -> Iterator[str]:
+def _untold(numbers: Statistics, record: Record) -> Iterator[str]:
     """What has no fate in the end. A callback that could not be called is counted, one event each."""
-    missing = numbers.accepted - told.total()
+    has_fate = {fated.event_id for fated in record.fates}
+    names = [
+        offer.event_id
+        for offer in record.offers
+        if offer.answer == ACCEPTED and offer.event_id not in has_fate
+    ]
     lost = numbers.callback_errors - record.callbacks_raised
-    if missing != lost:
-        yield f"{missing} events have no fate after the end, and {lost} callbacks could not be called"
+    if len(names) != lost:
+        yield (
+            f"{len(names)} events have no fate after the end ({', '.join(names) or 'none'}), "
+            f"and {lost} callbacks could not be called"
+        )
     began = len(record.arrivals)
     if numbers.requests < began or numbers.requests > began + numbers.unconfirmed:
         yield f"{numbers.requests} requests are counted, and {began} came"

@@ -151,14 +151,16 @@ class Enemy:
 
     def _answer(self, come: Arrival) -> Plan:
         """What a server in its right mind does."""
+        if self._would_take(come):
+            return self._take_all(come)
         if len(come.body) > self.climate.max_body:
             return self._none(come, Response(status=413))
-        if any(POISON in each.body for each in come.carried):
-            return self._refuse_all(come)
-        return self._take_all(come)
+        return self._refuse_all(come)
 
     def _would_take(self, come: Arrival) -> bool:
-        return len(come.body) <= self.climate.max_body and not any(POISON in each.body for each in come.carried)
+        return len(come.body) <= self.climate.max_body and not any(
+            POISON in each.body for each in come.carried
+        )
 
     # Chance.
 
@@ -308,4 +310,3 @@ class Way(Transport):
 
     async def close(self) -> None:
         """Nothing to close."""
-
