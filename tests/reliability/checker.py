@@ -30,6 +30,9 @@ RETRIES_EXHAUSTED = "retries_exhausted"
 INTERNAL = "internal"
 
 
+_SLOTS = 4
+"""Requests that may be under way at once, before anything is known of a server."""
+_MOMENT = 1e-6
 _LOOK_BACK = 200
 """Requests before the last that may still be under way."""
 
@@ -43,6 +46,9 @@ class Limits(Struct, frozen=True, kw_only=True):
     max_batch_bytes: int
     max_in_flight: int
     max_retries: int
+    max_elapsed: float
+    backoff_max: float
+    flush_interval: float
     on_ambiguous: str
 
 
@@ -69,6 +75,9 @@ class Offer(Struct, frozen=True, kw_only=True):
     """Id of its session, if it has one."""
     mark: bytes = b""
     """What its body holds, and no other's."""
+    at: float = 0.0
+    run: int = 0
+    """In which it was accepted; 0 before the first."""
 
 
 class Carried(Struct, kw_only=True):
@@ -103,6 +112,8 @@ class Arrival(Struct, kw_only=True):
     retry_after: float | None = None
     costs_a_try: bool = False
     """Whether the answer counts against `max_retries`."""
+    is_held: bool = False
+    """Whether the answer holds the endpoint: a setting is wrong."""
     is_hurried: bool = False
     """Whether a flush or a close came before it in its run: those have things sent earlier."""
 
@@ -270,6 +281,7 @@ def _requests(record: Record) -> Iterator[str]:
             yield f"{name} is a retry too many"
     yield from _floors(record.arrivals)
     yield from _order(record)
+    yield from _lateness(record)
 
 
 def _floors(arrivals: list[Arrival]) -> Iterator[str]:
@@ -280,7 +292,7 @@ def _floors(arrivals: list[Arrival]) -> Iterator[str]:
         floor = asking.ended_at + asking.retry_after
         for number, request in enumerate(arrivals):
             # One that is on its way at the very instant of the answer could not know.
-            if request.run == asking.run and asking.ended_at < request.at < floor - 1e-6:
+            if request.run == asking.run and asking.ended_at < request.at < floor - _MOMENT:
                 yield f"request {number} at {request.at:g} s came before {floor:g} s, which was asked for"
 
 
@@ -297,6 +309,33 @@ def _order(record: Record) -> Iterator[str]:
             if place[name] < latest[request.group]:
                 yield f"{name} was first sent at {request.at:g} s, after younger ones of its group"
             latest[request.group] = max(latest[request.group], place[name])
+
+
+def _lateness(record: Record) -> Iterator[str]:
+    """What waited for longer than the interval, with a free slot and a run without any trouble so far."""
+    trouble: dict[int, float] = defaultdict(lambda: float("inf"))
+    gone: dict[str, float] = {}
+    for come in record.arrivals:
+        for each in come.carried:
+            gone.setdefault(each.event_id, come.at)
+        is_well = come.reply.startswith("HTTP 2") or all(each.told is Told.REFUSED for each in come.carried)
+        if come.ended_at is not None and (come.costs_a_try or come.is_held or not is_well):
+            trouble[come.run] = min(trouble[come.run], come.ended_at)
+    for fated in record.fates:
+        gone[fated.event_id] = min(gone.get(fated.event_id, fated.at), fated.at)
+    for offer in record.offers:
+        due = offer.at + record.limits.flush_interval
+        if offer.answer != ACCEPTED or not offer.run or offer.event_id == offer.group:
+            continue
+        if min(gone.get(offer.event_id, due), trouble[offer.run]) <= due + _MOMENT:
+            continue
+        under_way = sum(
+            come.at <= due + _MOMENT and (come.ended_at is None or come.ended_at >= due - _MOMENT)
+            for come in record.arrivals
+            if come.run == offer.run
+        )
+        if under_way < min(_SLOTS, record.limits.max_in_flight):
+            yield f"{offer.event_id} was to be sent at {due:g} s, with {under_way} requests under way"
 
 
 # One event after another.
@@ -326,7 +365,7 @@ def _events(record: Record) -> Iterator[str]:
         if len(fates[name]) > 1:
             yield f"{name} has more than one fate: {fates[name]}"
         for fate in fates[name]:
-            yield from _fate(name, fate, sent[name])
+            yield from _fate(name, fate, sent[name], record)
         for request, each in sent[name]:
             if request.group != offer.group:
                 yield f"{name} of the session {offer.group!r} was sent with {request.group!r}"
@@ -337,7 +376,7 @@ def _events(record: Record) -> Iterator[str]:
             yield f"the server has {copies} copies of {name}, and nothing was to be sent twice"
 
 
-def _fate(name: str, fate: str, sent: list[tuple[Arrival, Carried]]) -> Iterator[str]:
+def _fate(name: str, fate: str, sent: list[tuple[Arrival, Carried]], record: Record) -> Iterator[str]:
     """What is wrong with this fate of an event, for what the server did and said."""
     is_stored = any(each.is_stored for _, each in sent)
     told = {each.told for _, each in sent}
@@ -358,6 +397,10 @@ def _fate(name: str, fate: str, sent: list[tuple[Arrival, Carried]]) -> Iterator
             elif Told.UNKNOWN in told:
                 yield f"{name} is dropped ({fate}), and it might have arrived"
             yield from _reason(name, fate, sent)
+            if fate == RETRIES_EXHAUSTED and sent and _had_tries_left(sent, record):
+                yield f"{name} is out of retries, and had some left"
+            if fate == REJECTED and _is_rash(sent, record):
+                yield f"{name} is rejected, and the server left it out only once"
 
 
 def _reason(name: str, reason: str, sent: list[tuple[Arrival, Carried]]) -> Iterator[str]:
@@ -375,6 +418,30 @@ def _reason(name: str, reason: str, sent: list[tuple[Arrival, Carried]]) -> Iter
             yield f"{name} is out of retries, and it was never sent"
         case _:
             pass
+
+
+def _is_rash(sent: list[tuple[Arrival, Carried]], record: Record) -> bool:
+    """Return whether another try was due to an event that was left out once and never refused."""
+    left_out = [
+        request for request, each in sent if each.told is Told.REFUSED and '"errors"' in request.reply
+    ]
+    if len(left_out) != 1 or any(request.reply.startswith("HTTP 4") for request, _ in sent):
+        return False
+    return _had_tries_left(sent, record)
+
+
+def _had_tries_left(sent: list[tuple[Arrival, Carried]], record: Record) -> bool:
+    """Return whether retries and time were left for one more, however long the back-off."""
+    limits = record.limits
+    last = sent[-1][0].ended_at or 0.0
+    floors = [
+        come.ended_at + come.retry_after
+        for come in record.arrivals
+        if come.ended_at is not None and come.retry_after is not None
+    ]
+    latest = max([last + limits.backoff_max, *floors])
+    tries = sum(request.costs_a_try for request, _ in sent)
+    return tries <= limits.max_retries and latest <= sent[0][0].at + limits.max_elapsed
 
 
 # The numbers.

@@ -48,6 +48,8 @@ class Climate(Struct, frozen=True, kw_only=True):
     latency: float
     max_body: int
     """Bytes that the server takes in one body."""
+    knows_ids: bool
+    """Whether it looks for an event's id before it stores it, and answers 409 if it has it."""
     max_retry_after: float
     request_timeout: float
 
@@ -65,6 +67,7 @@ class Plan(Struct, kw_only=True):
     stores: list[bool]
     delay: float
     costs_a_try: bool = False
+    is_held: bool = False
 
 
 Fault: TypeAlias = Callable[[Arrival], Plan]
@@ -83,6 +86,7 @@ class Enemy:
         """Whether somebody flushed or closed in this run."""
         self.open: dict[int, asyncio.Task[Any]] = {}
         """The requests under way, by the number of their beginning."""
+        self._stored: set[str] = set()
         self._chance = chance
         self._faults: dict[Weather, list[Fault]] = {
             Weather.UNREACHABLE: [self._refuse_connection, self._refuse_connection, self._lose_connection],
@@ -123,7 +127,8 @@ class Enemy:
         self.record.begin(come)
         plan = self._plan(come)
         for each, stores in zip(come.carried, plan.stores, strict=True):
-            each.is_stored = stores
+            each.is_stored = stores and not (self.climate.knows_ids and each.event_id in self._stored)
+            self._stored |= {each.event_id} if stores else set()
         task = asyncio.current_task()
         assert task is not None
         self.open[come.began] = task
@@ -135,7 +140,7 @@ class Enemy:
         else:
             for each, told in zip(come.carried, plan.told, strict=True):
                 each.told = told
-            come.reply, come.retry_after, come.costs_a_try = _words(plan.reply), None, plan.costs_a_try
+            come.reply, come.costs_a_try, come.is_held = _words(plan.reply), plan.costs_a_try, plan.is_held
             if isinstance(plan.reply, Response):
                 come.retry_after = plan.reply.retry_after
             return plan.reply
@@ -151,6 +156,13 @@ class Enemy:
 
     def _answer(self, come: Arrival) -> Plan:
         """What a server in its right mind does."""
+        if (
+            self.climate.knows_ids
+            and come.method == "POST"
+            and set(come.ids) <= self._stored
+            and len(come.ids) == 1
+        ):
+            return self._none(come, Response(status=409), Told.CONFIRMED)
         if self._would_take(come):
             return self._take_all(come)
         if len(come.body) > self.climate.max_body:
@@ -218,7 +230,9 @@ class Enemy:
         return plan
 
     def _lock_out(self, come: Arrival) -> Plan:
-        return self._none(come, Response(status=self._chance.choice((401, 403, 302))))
+        plan = self._none(come, Response(status=self._chance.choice((401, 403, 302))))
+        plan.is_held = True
+        return plan
 
     def _refuse_all(self, come: Arrival) -> Plan:
         return self._none(come, Response(status=self._chance.choice((400, 422))))
@@ -273,17 +287,19 @@ class Enemy:
         )
 
     def _take_foreign(self, come: Arrival) -> Plan:
-        """Take some, under ids of the server's own: nobody can tell which."""
-        events = [each for each in come.carried if each.event_id != come.group]
+        """Take some, and name all or most of them by other ids: nobody can tell which those are."""
+        events = [each.event_id for each in come.carried if each.event_id != come.group]
         if len(events) < 2 or not self._would_take(come):
             return self._reset(come)
-        taken = set(self._chance.sample([each.event_id for each in events], len(events) - 1))
-        taken |= {come.group} if come.group else set()
-        facts = {"success": True, "event_ids": [f"server-{number}" for number in range(len(events) - 1)]}
+        taken = self._chance.sample(events, len(events) - 1)
+        own = set(taken[: self._chance.choice((0, 0, 1))]) if len(taken) > 1 else set()
+        names = [name if name in own else f"server-{name}" for name in taken]
+        facts = {"success": True, "event_ids": names}
+        sure = own | {come.group}  # the properties of a session come with any of its events
         return Plan(
             reply=Response(status=200, body=msgspec.json.encode(facts)),
-            told=[Told.UNKNOWN] * len(come.carried),
-            stores=[each.event_id in taken for each in come.carried],
+            told=[Told.CONFIRMED if name in sure else Told.UNKNOWN for name in come.ids],
+            stores=[name in taken or name == come.group for name in come.ids],
             delay=self._delay(),
         )
 

@@ -245,6 +245,8 @@ class Program:
                 answer=answer,
                 group=session.session_id if session is not None else "",
                 mark=f'"{mark}"'.encode() if mark else b"",
+                at=now(),
+                run=self.enemy.runs,
             )
         )
 
@@ -427,7 +429,7 @@ def _climate(chance: random.Random, settings: dict[str, Any]) -> Climate:
     spells = chance.choice((0, 1, 3, 6))
     longest = chance.choice((0.5, 5.0, 60.0))
     usual = [weather for weather in Weather if weather is not Weather.REFUSING]
-    kinds = list(Weather) if chance.random() < 0.2 else usual
+    kinds = list(Weather) if chance.random() < 0.3 else usual
     instants = itertools.accumulate(chance.random() * longest for _ in range(spells))
     return Climate(
         changes=tuple(instants),
@@ -435,6 +437,7 @@ def _climate(chance: random.Random, settings: dict[str, Any]) -> Climate:
         faults=chance.choice((0.0, 0.1, 0.4)),
         latency=chance.choice((0.0, 0.01, 0.2)),
         max_body=chance.choice((600, 1500, 10_000, 10_000)),
+        knows_ids=chance.random() < 0.3,
         max_retry_after=chance.choice((0.5, 5.0, 20.0)),
         request_timeout=settings["request_timeout"],
     )

@@ -26,6 +26,9 @@ LIMITS = Limits(
     max_batch_bytes=1024,
     max_in_flight=2,
     max_retries=1,
+    max_elapsed=60.0,
+    backoff_max=5.0,
+    flush_interval=1.0,
     on_ambiguous="retry",
 )
 NOTHING = Statistics(
@@ -244,6 +247,13 @@ def tired_of_nothing(record: Record) -> None:
     fated(record, "f", "retries_exhausted")
 
 
+@lie("b is out of retries, and had some left")
+def tired_too_soon(record: Record) -> None:
+    del record.arrivals[3]
+    record.arrivals[2].costs_a_try = False
+    fated(record, "b", "retries_exhausted")
+
+
 # Requests.
 
 
@@ -337,6 +347,19 @@ def sent_again_though_told_not_to(record: Record) -> None:
 def two_copies_though_told_not_to(record: Record) -> None:
     sent_again_though_told_not_to(record)
     record.arrivals[5].carried[0].is_stored = True
+
+
+@lie("a was to be sent at 0.9 s, with 0 requests under way")
+def too_late(record: Record) -> None:
+    record.offers[0] = msgspec.structs.replace(offer("a"), at=-0.1, run=1)
+
+
+@lie("a is rejected, and the server left it out only once")
+def rejected_at_once(record: Record) -> None:
+    left_out = record.arrivals[0]
+    left_out.reply, left_out.retry_after = 'HTTP 500 {"event_ids":["b"],"errors":["?"]}', None
+    del record.arrivals[2]
+    fated(record, "a", "rejected")
 
 
 # Numbers.
