@@ -82,6 +82,9 @@ class Program:
             await self._burst()
             if self._often(0.2):
                 await self._close()
+                if self._often(0.5):
+                    await self._look()
+                    return  # it was never started
         await self.batcher.start()
         actors = [asyncio.create_task(self._act()) for _ in range(self.chance.choice((1, 2, 4)))]
         if self._often(0.3):

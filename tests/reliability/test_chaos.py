@@ -10,12 +10,10 @@ def test_no_seed_violates_anything_and_each_is_the_same_again() -> None:
     assert_rows(chaos.rows, Size.QUICK)
 
 
-def test_another_seed_is_another_run() -> None:
-    assert len({chaos.run_seed(seed).trace for seed in range(20)}) == 20
-
-
-def test_two_processes_come_to_the_same_as_one() -> None:
-    assert list(chaos.run_many(0, 110, 2)) == list(chaos.run_many(0, 110, 1))
+def test_processes_with_other_hash_seeds_come_to_the_same() -> None:
+    here = list(chaos.run_many(0, 40, 1))
+    assert list(chaos.run_many(0, 40, 2)) == here
+    assert len({outcome.trace for outcome in here}) > 30  # a program that is never started has no trace
 
 
 @pytest.mark.soak
