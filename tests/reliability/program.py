@@ -276,12 +276,19 @@ class Program:
             answer = "too_large"
         except TimeoutError:
             answer = "queue_full"
+            if self.batcher.statistics().held == 0 and self._quiet_since(began):
+                self.complaints.append(f"a put timed out at {now():g} s with nothing in the queue")
         except asyncio.CancelledError:
             self._note(event, "", "queue_full", session, event["mark"])
             raise
         self._note(event, "", answer, session, event["mark"])
         if now() > began + timeout + _EPSILON:
             self.complaints.append(f"a put with {timeout:g} s took {now() - began:g} s")
+
+    def _quiet_since(self, instant: float) -> bool:
+        """Whether nothing has got its fate just now; `instant` is when somebody began to wait for that."""
+        last = self.record.fates[-1].at if self.record.fates else instant
+        return now() > max(last, instant) + _EPSILON
 
     async def _put_and_cancel(self) -> None:
         await self._cancel_soon(self._put())
@@ -352,6 +359,9 @@ class Program:
         record.flushes.append(
             Flushed(offers=offers, fates=fates, held=held, result=result, fates_after=len(record.fates))
         )
+        is_done = result.held == 0 and self.settings["overflow"] == "drop_newest"
+        if is_done and now() > began and self._quiet_since(began):
+            self.complaints.append(f"a flush returned at {now():g} s, long after all was settled")
         if now() > began + timeout + _EPSILON:
             self.complaints.append(f"a flush with {timeout:g} s took {now() - began:g} s")
 
