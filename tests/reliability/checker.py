@@ -322,7 +322,9 @@ def _lateness(record: Record) -> Iterator[str]:
         if come.ended_at is not None and (come.costs_a_try or come.is_held or not is_well):
             trouble[come.run] = min(trouble[come.run], come.ended_at)
     for fated in record.fates:
-        gone[fated.event_id] = min(gone.get(fated.event_id, fated.at), fated.at)
+        # When something was evicted nobody knows: it is told later.
+        at = float("-inf") if fated.fate == EVICTED else fated.at
+        gone[fated.event_id] = min(gone.get(fated.event_id, at), at)
     for offer in record.offers:
         due = offer.at + record.limits.flush_interval
         if offer.answer != ACCEPTED or not offer.run or offer.event_id == offer.group:
