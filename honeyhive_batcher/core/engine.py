@@ -240,6 +240,7 @@ class Engine:
         closing, events = attempt.batch.closing, attempt.batch.events
         if closing is None or not events:
             return attempt
+        closing.maybe_sent |= attempt.maybe_sent
         self._intake.put_back(closing)
         return msgspec.structs.replace(attempt, batch=Batch(key=attempt.batch.key, fragments=events))
 
@@ -258,10 +259,9 @@ class Engine:
         """Drop what surely did not arrive. What may have is unconfirmed, also if the server refuses it
         now: it may do so because it has it.
         """
-        if piece.maybe_sent:
-            self._intake.settle(piece.fragments, Fate.UNCONFIRMED)
-        else:
-            self._intake.settle(piece.fragments, Fate.DROPPED, reason)
+        maybe, surely_not = piece.by_arrival()
+        self._intake.settle(maybe, Fate.UNCONFIRMED)
+        self._intake.settle(surely_not, Fate.DROPPED, reason)
 
     def _advance(self, attempt: Attempt) -> None:
         """Send the next piece of a trial, now that the one before is done."""
@@ -291,7 +291,7 @@ class Engine:
                 for piece in attempt.trial.take_all():
                     self._give_up(piece, reason)
         while (batch := self._intake.cut(NOW)) is not None:
-            self._intake.settle(batch.fragments, Fate.DROPPED, reason)
+            self._give_up(Piece(fragments=batch.fragments, maybe_sent=False), reason)
         self._in_flight.clear()
         self._ledger.in_flight = 0
 

@@ -57,7 +57,7 @@ SESSIONLESS = GroupKey(session_id="", properties=b"")
 class Fragment(Struct, eq=False, gc=False):
     """One accepted event, encoded. Positional on purpose: one is made per push.
 
-    Invariant: everything but `settled` stays as it was made; only the ledger sets `settled`.
+    Invariant: everything but the last two stays as it was made; only the ledger sets `settled`.
     """
 
     data: bytes
@@ -72,6 +72,8 @@ class Fragment(Struct, eq=False, gc=False):
     closing: bytes = b""
     """Not empty for a session's closing: the final `session_properties`, encoded."""
     settled: bool = False
+    maybe_sent: bool = False
+    """A closing that may have arrived with the batch it rode with, and was queued again."""
 
     def __repr__(self) -> str:
         return f"<Fragment {self.seq}: {len(self.data)} bytes{', settled' * self.settled}>"

@@ -32,6 +32,13 @@ class Piece(Struct, frozen=True, eq=False, kw_only=True):
         """Return what an attempt carries."""
         return cls(fragments=attempt.batch.fragments, maybe_sent=attempt.maybe_sent)
 
+    def by_arrival(self) -> tuple[list[Fragment], list[Fragment]]:
+        """Return what may have arrived, and what surely did not."""
+        if self.maybe_sent:
+            return list(self.fragments), []
+        maybe = [fragment for fragment in self.fragments if fragment.maybe_sent]
+        return maybe, [fragment for fragment in self.fragments if not fragment.maybe_sent]
+
     def halves(self) -> "tuple[Piece, Piece]":
         """Return the two halves of more than one fragment."""
         first, second = halves(self.fragments)

@@ -795,6 +795,22 @@ def test_an_event_that_may_have_arrived_is_not_said_to_be_lost_when_it_is_left_o
     rig.assert_settled()
 
 
+@pytest.mark.parametrize("status", [400, 413])
+def test_a_closing_that_may_have_arrived_is_not_said_to_be_lost_when_queued_again(
+    status: int,
+) -> None:
+    rig = Rig()
+    key = session("s")
+    rig.push("a", "b", key=key)
+    rig.close_session(key, key.properties)
+    rig.flush()
+    rig.reply(rig.poll_one(), LOST)
+    rig.reply(rig.send_at(0.25), answer(status))
+    rig.abandon()
+    assert rig.with_fate("unconfirmed") == {"a", "b", "end of s"}
+    rig.assert_settled()
+
+
 def test_only_the_piece_whose_answer_was_lost_may_have_arrived() -> None:
     rig = Rig()
     rig.reply(in_flight(rig, "a", "b", "c", "d").attempt, answer(400))

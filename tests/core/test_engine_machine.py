@@ -397,7 +397,7 @@ class EngineMachine(RuleBasedStateMachine):
             self.store(ids, is_named=True)
             self.reply(sent, reply, {Fate.DELIVERED})
         elif rest and foreign and (chosen or says):
-            is_whole = rest == 1 and status != 500 and not count
+            is_whole = says and rest == 1 and status != 500 and not count
             self.store(chosen, is_named=True)
             self.store(ids if is_whole else ids[:1])
             self.reply(sent, reply, {Fate.DELIVERED} if is_whole else {Fate.DELIVERED, Fate.UNCONFIRMED})
@@ -523,7 +523,6 @@ class EngineMachine(RuleBasedStateMachine):
                 self.expect([record], Fate.DELIVERED)
             if record.closing and not sent.attempt.batch.fragments[-1].settled and may_drop:
                 self.queue.insert(0, record)  # it may travel alone from now on
-                record.maybe_sent = False
         allowed = {DropReason.REJECTED, DropReason.RETRIES_EXHAUSTED} | (may_drop or set())
         self.take_fates(*allowed)
 

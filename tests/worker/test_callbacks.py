@@ -111,15 +111,17 @@ async def test_one_that_is_told_of_an_eviction_may_push() -> None:
         if len(told) == 1:
             assert batcher.push(event("c"))
 
-    transport = FakeTransport()
-    batcher = make_batcher(transport, max_queue_events=1, overflow="drop_oldest", on_dropped=push_once)
+    transport = FakeTransport(latency=1)
+    batcher = make_batcher(transport, max_queue_events=2, overflow="drop_oldest", on_dropped=push_once)
     async with batcher:
+        assert batcher.push(event("on its way"))
+        await asyncio.sleep(1.5)
         assert batcher.push(event("a"))
         assert batcher.push(event("b"))
         await asyncio.sleep(2)
         assert told == [("a", "evicted"), ("b", "evicted")]
-        assert transport.instants == [1.0]
-    assert fates(batcher) == {"evicted": 2, "delivered": 1}
+        assert transport.instants == [1.0, 2.5]
+    assert fates(batcher) == {"evicted": 2, "delivered": 2}
 
 
 async def test_one_that_pushes_whenever_it_is_told_does_not_keep_the_event_loop_to_itself() -> None:
@@ -127,9 +129,11 @@ async def test_one_that_pushes_whenever_it_is_told_does_not_keep_the_event_loop_
         batcher.push(EVENT)
 
     batcher: Batcher = make_batcher(
-        FakeTransport(), max_queue_events=1, overflow="drop_oldest", on_dropped=push_always
+        FakeTransport(latency=1), max_queue_events=2, overflow="drop_oldest", on_dropped=push_always
     )
     async with batcher:
+        batcher.push(EVENT)
+        await asyncio.sleep(1.5)  # now it is on its way
         batcher.push(EVENT)
         batcher.push(EVENT)
         for _ in range(100):
