@@ -73,7 +73,7 @@ class Engine:
             if self._pacing.endpoint is not Endpoint.HELD:
                 self._schedule.hurry()
         begun: list[Attempt] = []
-        self._pacing.accepted = self._ledger.accepted
+        self._pacing.accepted = self._ledger.seq
         while len(self._in_flight) < self._pacing.limit and self._pacing.opens_at <= now:
             attempt = self._schedule.next(now, self._cut, is_down=self._pacing.is_down)
             if attempt is None:

@@ -1,6 +1,7 @@
-"""What the log says about an hour of trouble: a whole batcher in virtual time, with a queue that overflows."""
+"""What the log says about an hour of trouble: a whole batcher in virtual time, whose queue overflows."""
 
 import asyncio
+import itertools
 import logging
 from collections import Counter
 from collections.abc import Iterator
@@ -75,12 +76,12 @@ def rows(size: Size) -> Iterator[Row]:
         count = Counter(line.level for line in lines)
         errors, warnings, infos = count[logging.ERROR], count[logging.WARNING], count[logging.INFO]
         losses = [line.at for line in lines if "events lost" in line.text]
-        pause = min((late - early for early, late in zip(losses, losses[1:], strict=False)), default=HOUR)
+        pause = min((late - early for early, late in itertools.pairwise(losses)), default=HOUR)
         says_what_to_do = all(advice in line.text for line in lines if line.level == logging.ERROR)
         yield Row(
             bar=18,
             what=f"an hour of {name} at {per_second} events/s: lines in the log",
-            figure=f"{errors} ERROR, {warnings} WARNING, {infos} INFO; {pause:.0f} s between two about losses",
+            figure=f"{errors} ERROR, {warnings} WARNING, {infos} INFO; {pause:.0f} s between losses",
             bound="1 ERROR that says what follows, at most 20 WARNING, 1 INFO; at least 60 s",
             holds=(errors, infos) == (1, 1) and warnings <= 20 and pause >= 60.0 and says_what_to_do,
         )
