@@ -101,11 +101,11 @@ class RetryLimits(_Part, frozen=True, kw_only=True):
     """How long to keep trying, and what to do when nobody knows whether a batch arrived."""
 
     max_retries: Annotated[int, Meta(ge=0)] = 5
-    """Most retries of a batch. Attempts that never reached the server do not count."""
+    """Most retries of a batch. Attempts that an outage kept from being taken do not count."""
     max_elapsed: Seconds = 120.0
-    """Seconds after its first attempt in which a batch may be tried again."""
+    """Seconds after its first attempt in which a batch may be tried again; outages do not count."""
     backoff_base: Seconds = 0.5
-    """Upper end of the first back-off in seconds; each further one doubles it."""
+    """Upper end of the first back-off of a batch in seconds; each further one doubles it."""
     backoff_max: Seconds = 30.0
     """Longest back-off, in seconds."""
     on_ambiguous: Literal["retry", "drop"] = "retry"

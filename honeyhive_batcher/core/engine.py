@@ -41,7 +41,7 @@ from honeyhive_batcher.core.model import (
     Response,
 )
 from honeyhive_batcher.core.pacing import Pacing
-from honeyhive_batcher.core.retry import Budget, held_attempt, next_attempt
+from honeyhive_batcher.core.retry import Budget, next_attempt
 from honeyhive_batcher.core.schedule import NOW, Schedule
 from honeyhive_batcher.core.trial import Piece, Trial, mended_batch
 from honeyhive_batcher.errors import InternalError
@@ -73,23 +73,28 @@ class Engine:
             if self._pacing.endpoint is not Endpoint.HELD:
                 self._schedule.hurry()
         begun: list[Attempt] = []
+        self._pacing.accepted = self._ledger.seq
         while len(self._in_flight) < self._pacing.limit and self._pacing.opens_at <= now:
-            attempt = self._schedule.next(now)
+            attempt = self._schedule.next(now, self._cut, is_down=self._pacing.is_down)
             if attempt is None:
-                batch = self._intake.cut(now)
-                if batch is None:
-                    break
-                assert batch.trigger is not None
-                self._ledger.batches[batch.trigger] += 1
-                attempt = Attempt(batch=batch)
+                break
             if attempt.first_at is None:
                 attempt = msgspec.structs.replace(attempt, first_at=now)
             self._in_flight[attempt] = now
+            self._pacing.begun(attempt.batch)
             self._ledger.requests += 1
             self._ledger.retries += attempt.number > 1 or attempt.early
             begun.append(attempt)
         self._ledger.in_flight = len(self._in_flight)
         return begun
+
+    def _cut(self, now: float) -> Attempt | None:
+        batch = self._intake.cut(now)
+        if batch is None:
+            return None
+        assert batch.trigger is not None
+        self._ledger.batches[batch.trigger] += 1
+        return Attempt(batch=batch)
 
     def wake_at(self) -> float | None:
         """Return the instant at which `poll` has something to do; None if only a call or a reply will
@@ -118,16 +123,16 @@ class Engine:
         in_flight, started_at = len(self._in_flight), self._in_flight.pop(attempt)
         self._ledger.in_flight = in_flight - 1
         said = verdict.judge(attempt.batch, reply)
-        held_until = now
         if isinstance(reply, Response) and reply.retry_after is not None:
             self._pacing.asked_to_wait(until=now + reply.retry_after)
         match said:
             case verdict.NotNow() | verdict.Ambiguous():
                 self._pacing.failed(started_at=started_at, now=now)
             case verdict.Misconfigured():
-                held_until = self._pacing.misconfigured(now=now)
+                self._pacing.misconfigured(started_at=started_at, now=now)
             case _:
-                self._pacing.succeeded(in_flight=in_flight)
+                left = self._ledger.held_events if self.phase is Phase.OPEN else 0  # else there is no time
+                self._pacing.succeeded(attempt.batch, now=now, in_flight=in_flight, left=left)
                 self._schedule.budget.succeeded()
         self._ledger.endpoint = self._pacing.endpoint
         if not isinstance(said, verdict.Delivered):
@@ -138,17 +143,17 @@ class Engine:
             case verdict.Partly():
                 self._complete_partly(attempt, said, now)
             case verdict.NotNow():
-                self._again(attempt, now, reached=not said.unsent)
+                self._again(attempt, now, counts=not said.unsent and self._pacing.is_sound(now))
             case verdict.Ambiguous() if self._retry.on_ambiguous == "drop":
                 self._settle(attempt, Fate.UNCONFIRMED)
             case verdict.Ambiguous():
-                self._again(msgspec.structs.replace(attempt, maybe_sent=True), now, reached=True)
+                self._again(msgspec.structs.replace(attempt, maybe_sent=True), now, counts=True)
             case verdict.TooLarge():
                 self._split(attempt, now)
             case verdict.Refused():
                 self._bisect(attempt)
             case verdict.Misconfigured():
-                self._schedule.wait(held_attempt(attempt, until=held_until))
+                self._again(attempt, now, counts=False)
             case _:
                 assert_never(said)
 
@@ -177,17 +182,13 @@ class Engine:
         elif said.accounted and attempt.suspect and not delivered:
             self._settle(remainder, Fate.DROPPED, DropReason.REJECTED)
         else:
-            self._again(remainder, now, reached=True, left_out=said.accounted)
+            self._again(remainder, now, counts=True, left_out=said.accounted)
 
-    def _again(self, attempt: Attempt, now: float, *, reached: bool, left_out: bool = False) -> None:
+    def _again(self, attempt: Attempt, now: float, *, counts: bool, left_out: bool = False) -> None:
         """Let an attempt be followed by another, or give its batch up."""
+        since = self._pacing.sound_since
         following = next_attempt(
-            self._retry,
-            attempt,
-            now=now,
-            not_before=self._pacing.floor_at,
-            reached=reached,
-            jitter=self._jitter,
+            self._retry, attempt, now=now, sound_since=since, counts=counts, jitter=self._jitter
         )
         if following is not None:
             self._schedule.wait(following)
@@ -256,9 +257,7 @@ class Engine:
         self._advance(attempt)
 
     def _give_up(self, piece: Piece, reason: DropReason) -> None:
-        """Drop what surely did not arrive. What may have is unconfirmed, also if the server refuses it
-        now: it may do so because it has it.
-        """
+        """Drop what surely did not arrive; what may have is unconfirmed, also if it is refused now."""
         maybe, surely_not = piece.by_arrival()
         self._intake.settle(maybe, Fate.UNCONFIRMED)
         self._intake.settle(surely_not, Fate.DROPPED, reason)

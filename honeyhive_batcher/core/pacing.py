@@ -1,21 +1,34 @@
 """How many requests the endpoint may have at once, and not before when.
 
-Concurrency grows by one for every success until the endpoint pushes back, then by one for every round;
-a push-back halves it (additive increase, multiplicative decrease). After two failures in a row without
-a success in between, only one request at a time is sent, after a back-off, until one succeeds: an
-outage costs one request per back-off, whatever waits.
+While it works, concurrency grows by one for every success until the endpoint pushes back, then by one for
+every round; a push-back takes almost a third of it (additive increase, multiplicative decrease).
+
+It is down when failures follow each other without a success in between. Then one request at a time, the
+probe, goes after a back-off that doubles up to the longest: an outage costs a handful of requests a
+minute, whatever waits. Nothing can be known then about a batch, so its time for retries stands still.
+When a probe succeeds, the backlog leaves at the pace of `catch_up`, and concurrency grows from what is left
+of it after the failures.
 """
 
 from typing import final
 
 from honeyhive_batcher.config import RetryLimits
-from honeyhive_batcher.core.backoff import backoff
-from honeyhive_batcher.core.model import Endpoint, Jitter
+from honeyhive_batcher.core.backoff import probe_wait
+from honeyhive_batcher.core.catch_up import CatchUp
+from honeyhive_batcher.core.model import Batch, Endpoint, Jitter
 
 PROBE_INTERVAL = 60.0
 """Seconds between requests to an endpoint that answers as if a setting were wrong."""
 _FIRST_LIMIT = 4.0
-_FAILURES_TO_PROBE = 2
+_DECREASE = 0.7
+"""What a push-back leaves of the limit."""
+_FAILURES_WHEN_SILENT = 2
+"""Failures in a row that show an outage, when nothing has succeeded for `_SILENCE`."""
+_FAILURES_AT_MOST = 5
+"""Failures in a row that show an outage in any case. Fewer come to pass by chance: at a server that fails
+every third request two in a row are common.
+"""
+_SILENCE = 1.0
 _NEVER = float("-inf")
 
 
@@ -31,32 +44,66 @@ class Pacing:
         self._threshold = self._max  # below it the limit grows by one for every success
         self._failures = 0  # in a row; requests that were under way together count as one
         self._failed_at = _NEVER
+        self._succeeded_at = _NEVER
         self._reduced_at = _NEVER
+        self._probes = 0  # that failed since it is down
+        self._failing_since = _NEVER
+        self._catch_up = CatchUp(jitter)
         self._backoff_until = _NEVER  # ours: a flush may cut it short
         self._floor_at = _NEVER  # the server's Retry-After: nothing may
         self._held_until = _NEVER
+        self.accepted = 0
+        """Events accepted so far, as far as whoever asks for `opens_at` knows."""
         self.endpoint = Endpoint.UNKNOWN
+
+    @property
+    def is_down(self) -> bool:
+        """Whether nothing gets through, so that a failure says nothing about the batch that met it."""
+        return self._probes > 0 or self.endpoint is Endpoint.HELD
 
     @property
     def limit(self) -> int:
         """Requests that may be under way at once."""
-        if self.endpoint is Endpoint.HELD or self._failures >= _FAILURES_TO_PROBE:
-            return 1
-        return int(self._limit)
+        return 1 if self.is_down else int(self._limit)
+
+    @property
+    def sound_since(self) -> float:
+        """The instant from which the time for retries runs: the end of the last outage, of the catching up
+        after it, and of what the server asked to wait for; the end of time while it is down.
+        """
+        return float("inf") if self.is_down else max(self._catch_up.ends_at, self._floor_at)
+
+    def is_sound(self, now: float) -> bool:
+        """Whether a push-back says something about the batch that met it: not when nothing gets through,
+        nor while all clients catch up.
+        """
+        return not self.is_down and now >= self._catch_up.ends_at
 
     @property
     def opens_at(self) -> float:
         """The instant before which no request may begin."""
-        return max(self._backoff_until, self._floor_at, self._held_until)
+        catching_up = self._catch_up.opens_at(self.accepted)
+        return max(catching_up, self._backoff_until, self._floor_at, self._held_until)
 
-    @property
-    def floor_at(self) -> float:
-        """The instant before which the server asked for no request."""
-        return self._floor_at
+    def begun(self, batch: Batch) -> None:
+        """Note that a batch goes."""
+        self._catch_up.begun(len(batch.fragments))
 
-    def succeeded(self, *, in_flight: int) -> None:
-        """Note an answer that shows the endpoint at work, of one of `in_flight` requests."""
-        self._failures = 0
+    def succeeded(self, batch: Batch, *, now: float, in_flight: int, left: int) -> None:
+        """Note an answer that shows the endpoint at work: to `batch`, one of `in_flight` requests, with
+        so many events held, the batch's among them.
+        """
+        if self.is_down:
+            sent = len(batch.fragments)
+            self._catch_up.begin(
+                now=now,
+                length=now - self._failing_since,
+                waiting=max(0, left - sent),
+                sent=sent,
+                accepted=self.accepted,
+            )
+        self._failures = self._probes = 0
+        self._succeeded_at = now
         self._backoff_until = self._held_until = _NEVER
         self.endpoint = Endpoint.HEALTHY
         if in_flight >= self.limit:  # else the limit was not what held us back
@@ -68,25 +115,31 @@ class Pacing:
         if self.endpoint is not Endpoint.HELD:
             self.endpoint = Endpoint.BACKING_OFF
         if started_at >= self._reduced_at:
-            self._limit = self._threshold = max(1.0, self._limit / 2)
+            self._limit = self._threshold = max(1.0, self._limit * _DECREASE)
             self._reduced_at = now
         if started_at >= self._failed_at:
+            if not self._failures and not self.is_down:
+                self._failing_since = started_at
             self._failures += 1
             self._failed_at = now
-            if self._failures >= _FAILURES_TO_PROBE:
-                wait = backoff(self._limits, self._failures - 1, self._jitter)
+            is_silent = self._failures >= _FAILURES_WHEN_SILENT and now >= self._succeeded_at + _SILENCE
+            if is_silent or self._failures >= _FAILURES_AT_MOST or self.is_down:
+                self._probes += 1
+                wait = probe_wait(self._limits, self._probes, self._jitter)
                 self._backoff_until = max(self._backoff_until, now + wait)
 
-    def misconfigured(self, *, now: float) -> float:
-        """Note an answer that only a change of settings will cure; return when to ask again."""
+    def misconfigured(self, *, started_at: float, now: float) -> None:
+        """Note an answer that only a change of settings will cure; ask again in a while."""
+        if not self.is_down and not self._failures:
+            self._failing_since = started_at
         self.endpoint = Endpoint.HELD
         self._held_until = now + PROBE_INTERVAL
-        return self._held_until
 
     def asked_to_wait(self, *, until: float) -> None:
         """Note a Retry-After, whatever it came with."""
         self._floor_at = max(self._floor_at, until)
 
     def hurry(self) -> None:
-        """Cut our own back-off short, because a flush asks for it."""
+        """Cut our own back-off short, and let the backlog go, because a flush asks for it."""
         self._backoff_until = _NEVER
+        self._catch_up.hurry()

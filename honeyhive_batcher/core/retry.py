@@ -10,33 +10,30 @@ from honeyhive_batcher.core.model import Attempt, Jitter
 
 
 def next_attempt(
-    limits: RetryLimits, attempt: Attempt, *, now: float, not_before: float, reached: bool, jitter: Jitter
+    limits: RetryLimits, attempt: Attempt, *, now: float, sound_since: float, counts: bool, jitter: Jitter
 ) -> Attempt | None:
     """Return the attempt that follows a failed one, or None when the limits are reached.
 
-    `not_before` is the instant until which the server asked everybody to wait. `reached` tells whether
-    the failed attempt reached the server: only such attempts count against `max_retries`, so that a
-    short outage that refuses connections costs no event; `max_elapsed` bounds the others.
+    `counts` tells whether the failed attempt counts against `max_retries`. One that may have arrived
+    always does: that bounds the copies that a server can be left with. One that surely was not taken does
+    not when the fault was not the batch's: the server was not reached, or is down.
+
+    `max_elapsed` runs from the first attempt, or from `sound_since` if that is later. Time in which
+    nothing could be delivered takes nothing from what can be delivered afterwards; the bounds of the
+    queue are what bounds an outage.
     """
     if attempt.early and now < attempt.due_at:
         return msgspec.structs.replace(attempt, early=False)  # the flush's extra try cost nothing
-    tries = attempt.tries + reached
+    tries = attempt.tries + counts
     if tries > limits.max_retries:
         return None
-    due_at = max(now + backoff(limits, attempt.number, jitter), not_before)
+    due_at = now + backoff(limits, attempt.number, jitter)
     assert attempt.first_at is not None
-    if due_at > attempt.first_at + limits.max_elapsed:
+    if due_at > max(attempt.first_at, sound_since) + limits.max_elapsed:
         return None
     return msgspec.structs.replace(
         attempt, number=attempt.number + 1, tries=tries, due_at=due_at, early=False
     )
-
-
-def held_attempt(attempt: Attempt, *, until: float) -> Attempt:
-    """Return the attempt that follows one at a misconfigured endpoint: it costs nothing, since nothing
-    is wrong with the batch, and the time for retries begins anew.
-    """
-    return msgspec.structs.replace(attempt, first_at=None, due_at=until, early=False)
 
 
 @final

@@ -6,6 +6,7 @@ A waiting retry is an entry in a heap: it holds no task and no send slot.
 import heapq
 import itertools
 from collections import deque
+from collections.abc import Callable
 from typing import final
 
 import msgspec
@@ -15,6 +16,8 @@ from honeyhive_batcher.core.retry import Budget
 
 NOW = float("-inf")
 """An instant that has always passed: at once."""
+_MOST_PROBING = 4
+"""Batches that take turns in asking whether an endpoint is down still."""
 
 
 @final
@@ -42,8 +45,17 @@ class Schedule:
             for order, (_, _, attempt) in enumerate(sorted(self._waiting))
         ]
 
-    def next(self, now: float) -> Attempt | None:
-        """Take the attempt that goes at `now`, if there is one."""
+    def next(self, now: float, cut: Callable[[float], Attempt | None], *, is_down: bool) -> Attempt | None:
+        """Take the attempt that goes at `now`, if there is one: what waits comes before what `cut` gives.
+
+        Not while the endpoint is down: a batch that is itself what the server fails at must not be the
+        only one to ask with. So a few batches take turns; what is not among them may still be evicted.
+        """
+        if is_down and len(self._ready) + len(self._waiting) < _MOST_PROBING:
+            return cut(now) or self._take(now)
+        return self._take(now) or cut(now)
+
+    def _take(self, now: float) -> Attempt | None:
         if self._ready:
             return self._ready.popleft()
         if self._waiting and max(self._waiting[0][0], self.budget.opens_at) <= now:
@@ -52,7 +64,7 @@ class Schedule:
         return None
 
     def due_at(self) -> float | None:
-        """Return the instant from which `next` returns an attempt; None for never."""
+        """Return the instant from which `next` needs no `cut`; None for never."""
         if self._ready:
             return NOW
         if self._waiting:

@@ -18,7 +18,9 @@ logger = logging.getLogger("honeyhive_batcher")
 # events in silence would be worse than to speak unasked.
 
 _QUIET = 60.0
-"""Seconds between two lines about the same kind of thing."""
+"""Seconds between two lines about the same kind of thing, at first; while it goes on each pause is twice
+the one before."""
+_MAX_QUIET = 900.0
 _OUTAGE = 30.0
 """Seconds of trouble after which it is an outage, and worth an ERROR."""
 
@@ -54,9 +56,11 @@ class Reporter:
         self._host = urlsplit(base_url).netloc
         self._told: dict[str, int] = {}  # losses by reason that the log knows of
         self._told_at = float("-inf")
+        self._loss_pause = _QUIET
         self._endpoint = Endpoint.UNKNOWN
         self._troubled_at: float | None = None
         self._warned_at = float("-inf")
+        self._trouble_pause = _QUIET
         self._has_warned = False
         self._has_erred = False
 
@@ -68,7 +72,9 @@ class Reporter:
         kept = f". {ledger.held_events} events are kept; it is asked again every minute"
         self._observe_endpoint(ledger, now, kept)
         losses = _losses(ledger)
-        if losses != self._told and now >= self._told_at + _QUIET:
+        if losses != self._told and now >= self._told_at + self._loss_pause:
+            went_on = now < self._told_at + 2.0 * self._loss_pause
+            self._loss_pause = min(2.0 * self._loss_pause, _MAX_QUIET) if went_on else _QUIET
             self._tell_losses(losses, now)
 
     def owes_a_line(self, ledger: Ledger) -> bool:
@@ -79,8 +85,8 @@ class Reporter:
         """Return when there will be something to log even if nothing else happens."""
         instants = []
         if self.owes_a_line(ledger):
-            instants.append(self._told_at + _QUIET)
-        if self._troubled_at is not None and not self._has_erred:
+            instants.append(self._told_at + self._loss_pause)
+        if self._troubled_at is not None and not self._has_erred and ledger.held_events:
             instants.append(self._troubled_at + _OUTAGE)
         return min(instants, default=None)
 
@@ -134,10 +140,11 @@ class Reporter:
                 self._has_warned = True
                 say(logging.ERROR, "%s answers %s: %s%s", self._host, cause, advice(cause), kept)
         elif endpoint is Endpoint.BACKING_OFF:
-            if self._troubled_at is None:
+            if self._troubled_at is None or not ledger.held_events:  # nobody waits for it
                 self._troubled_at = now
             if now >= self._troubled_at + _OUTAGE and not self._has_erred:
                 self._has_erred = self._has_warned = True
+                self._warned_at, self._trouble_pause = now, _QUIET
                 say(
                     logging.ERROR,
                     "%s has not taken events for %.0f s (%s); %d are kept and tried again",
@@ -146,13 +153,24 @@ class Reporter:
                     cause,
                     ledger.held_events,
                 )
-            elif now >= self._warned_at + _QUIET:
+            elif self._has_erred and now >= self._warned_at + self._trouble_pause:
+                self._warned_at, self._trouble_pause = now, min(2.0 * self._trouble_pause, _MAX_QUIET)
+                say(
+                    logging.WARNING,
+                    "%s still takes no events (%s), for %.0f s now; %d are kept",
+                    self._host,
+                    cause,
+                    now - self._troubled_at,
+                    ledger.held_events,
+                )
+            elif not self._has_erred and now >= self._warned_at + _QUIET:
                 self._warned_at = now
                 self._has_warned = True
                 say(logging.WARNING, "%s did not take a batch (%s); it is tried again", self._host, cause)
         elif endpoint is Endpoint.HEALTHY:
             self._troubled_at = None
             self._has_erred = False
+            self._loss_pause = _QUIET
             if was is not Endpoint.HEALTHY and self._has_warned:
                 self._has_warned = False
                 say(logging.INFO, "%s takes events again", self._host)

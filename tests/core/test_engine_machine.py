@@ -88,7 +88,7 @@ class Sent:
 class Batch:
     """What the model knows of a batch, by exactly what is in it."""
 
-    first_at: float | None
+    first_at: float
     failures: int = 0
     flushes: int = 0
     is_over: bool = False
@@ -455,8 +455,6 @@ class EngineMachine(RuleBasedStateMachine):
             self.reply(sent, reply, self.loss(sent))
             return
         self.held_until = self.now + 60.0
-        batch = self.batches[self.name_of(sent)]
-        batch.first_at = None
         self.reply(sent, reply, None, says="wrong setting")
 
     @precondition(lambda self: self.in_flight)
@@ -505,14 +503,15 @@ class EngineMachine(RuleBasedStateMachine):
         elif says == "perhaps":
             for record in sent.records:
                 record.maybe_sent = True
-        if says in {"partly", "not now", "perhaps"}:
-            batch.failures += 1
-        if says in {"partly", "not now", "perhaps", "unsent"} and batch.first_at is not None:
-            # By now the next attempt is planned within the time, or there is none.
-            batch.is_over = self.now > batch.first_at + self.config.retry.max_elapsed
         if says in {"at work", "partly"}:
             self.held_until = min(self.held_until, self.now)
         self.engine.complete(sent.attempt, reply, self.now)
+        # Neither an outage nor what the server asked to wait for is held against a batch; but what may
+        # have arrived counts in any case.
+        if says in {"partly", "perhaps"} or (says == "not now" and self.engine._pacing.is_sound(self.now)):
+            batch.failures += 1
+        if says in {"partly", "not now", "perhaps", "unsent"}:
+            batch.is_over = self.is_over(batch)
         self.settled += [fragment for fragment in sent.attempt.batch.fragments if fragment.settled]
         left = Counter(created)
         for record in sent.records:
@@ -548,11 +547,11 @@ class EngineMachine(RuleBasedStateMachine):
         for sent in lost:
             batch = self.batches[self.name_of(sent)]
             batch.failures += 1
-            if batch.first_at is not None:
-                batch.is_over = self.now > batch.first_at + self.config.retry.max_elapsed
             for record in sent.records:
                 record.maybe_sent = True
         self.engine.lose_replies("its loop was closed", self.now)
+        for sent in lost:
+            self.batches[self.name_of(sent)].is_over = self.is_over(self.batches[self.name_of(sent)])
         self.take_fates(DropReason.RETRIES_EXHAUSTED)
 
     @precondition(lambda self: self.engine.phase is Phase.OPEN)
@@ -728,10 +727,7 @@ class EngineMachine(RuleBasedStateMachine):
             assert sent.at >= sent.opened_at
             name = self.name_of(sent)
             batch = self.batches.setdefault(name, Batch(sent.at, flushes=self.flush_count))
-            if batch.first_at is None:  # an endpoint with a wrong setting costs a batch nothing
-                batch.first_at = sent.at
-            else:
-                assert not batch.is_over
+            assert not batch.is_over
             extra = self.flush_count - batch.flushes
             assert batch.failures <= self.config.retry.max_retries + extra
             for event in sent.ids:
@@ -755,6 +751,11 @@ class EngineMachine(RuleBasedStateMachine):
     def host(self) -> None:
         """9: nothing a server says is raised (each rule would fail), and what is told holds no payload."""
         assert "x" * 20 not in (self.intake.statistics().last_error or "")
+
+    def is_over(self, batch: Batch) -> bool:
+        """Whether its time for retries is: by now the next attempt is planned within it, or there is none."""
+        since = max(batch.first_at, self.engine._pacing.sound_since)
+        return self.now > since + self.config.retry.max_elapsed
 
     def name_of(self, sent: Sent) -> tuple[int, ...]:
         return tuple(record.seq for record in sent.records)

@@ -3,7 +3,7 @@
 import pytest
 
 from honeyhive_batcher.config import RetryLimits
-from honeyhive_batcher.core.model import Endpoint
+from honeyhive_batcher.core.model import SESSIONLESS, Batch, Endpoint, Fragment
 from honeyhive_batcher.core.pacing import PROBE_INTERVAL, Pacing
 
 NEVER = float("-inf")
@@ -13,6 +13,11 @@ def pacing(max_in_flight: int = 16) -> Pacing:
     return Pacing(max_in_flight, RetryLimits(backoff_base=1.0, backoff_max=8.0), lambda: 1.0)
 
 
+def succeed(paced: Pacing, in_flight: int, *, now: float = 100.0, left: int = 1) -> None:
+    fragment = Fragment(b"{}", "a", SESSIONLESS, 1, 0.0, 2)
+    paced.succeeded(Batch(key=SESSIONLESS, fragments=(fragment,)), now=now, in_flight=in_flight, left=left)
+
+
 def fail(paced: Pacing, now: float, *, started_at: float | None = None) -> None:
     paced.failed(started_at=now if started_at is None else started_at, now=now)
 
@@ -20,7 +25,7 @@ def fail(paced: Pacing, now: float, *, started_at: float | None = None) -> None:
 @pytest.mark.parametrize(("max_in_flight", "limit"), [(1, 1), (2, 2), (3, 3), (4, 4), (5, 4), (16, 4)])
 def test_it_begins_with_a_few_requests_at_once(max_in_flight: int, limit: int) -> None:
     paced = pacing(max_in_flight)
-    assert (paced.limit, paced.opens_at, paced.floor_at) == (limit, NEVER, NEVER)
+    assert (paced.limit, paced.opens_at) == (limit, NEVER)
     assert paced.endpoint is Endpoint.UNKNOWN
 
 
@@ -28,7 +33,7 @@ def test_every_success_at_the_limit_makes_room_for_one_more_up_to_the_most() -> 
     paced = pacing(8)
     limits = []
     for _ in range(6):
-        paced.succeeded(in_flight=paced.limit)
+        succeed(paced, paced.limit)
         limits.append(paced.limit)
     assert limits == [5, 6, 7, 8, 8, 8]
     assert paced.endpoint is Endpoint.HEALTHY
@@ -37,33 +42,33 @@ def test_every_success_at_the_limit_makes_room_for_one_more_up_to_the_most() -> 
 def test_a_success_below_the_limit_makes_no_more_room() -> None:
     paced = pacing()
     for _ in range(10):
-        paced.succeeded(in_flight=3)
+        succeed(paced, 3)
     assert paced.limit == 4
 
 
-def test_a_failure_halves_the_limit_and_growth_is_slow_afterwards() -> None:
+def test_a_failure_takes_a_part_of_the_limit_and_growth_is_slow_afterwards() -> None:
     paced = pacing()
     for _ in range(12):
-        paced.succeeded(in_flight=paced.limit)
+        succeed(paced, paced.limit)
     assert paced.limit == 16
     fail(paced, 10.0)
-    assert (paced.limit, paced.opens_at) == (8, NEVER)
+    assert (paced.limit, paced.opens_at) == (11, NEVER)
     assert paced.endpoint is Endpoint.BACKING_OFF
     successes = 0
-    while paced.limit < 9:
-        paced.succeeded(in_flight=paced.limit)
+    while paced.limit < 12:
+        succeed(paced, paced.limit)
         successes += 1
-    assert successes in (8, 9)  # one more for every round
+    assert successes in (9, 10)  # one more for every round
 
 
 def test_the_limit_never_falls_below_one() -> None:
     paced = pacing()
     for now in range(10):
         fail(paced, float(now))
-        paced.succeeded(in_flight=1)
+        succeed(paced, 1)
         fail(paced, now + 0.5)
         assert paced.limit == 1 or now == 0
-        paced.succeeded(in_flight=0)
+        succeed(paced, 0)
     assert paced.limit == 1
 
 
@@ -81,7 +86,7 @@ def test_after_two_failures_in_a_row_one_request_goes_at_a_time_after_a_backoff_
     for now in (10.0, 20.0, 30.0, 40.0, 50.0, 60.0):
         fail(paced, now)
         opens_at.append(paced.opens_at)
-    assert opens_at == [NEVER, 21.0, 32.0, 44.0, 58.0, 68.0]
+    assert opens_at == [NEVER, 24.0, 38.0, 48.0, 58.0, 68.0]
     assert paced.limit == 1
 
 
@@ -89,33 +94,33 @@ def test_a_request_that_began_at_the_instant_of_a_failure_counts_anew() -> None:
     paced = pacing()
     fail(paced, 10.0, started_at=10.0)
     fail(paced, 11.0, started_at=10.0)
-    assert paced.opens_at == 12.0
+    assert paced.opens_at == 15.0
 
 
 def test_a_success_ends_the_backoff() -> None:
     paced = pacing()
     fail(paced, 10.0)
     fail(paced, 20.0)
-    paced.succeeded(in_flight=1)
-    assert (paced.limit, paced.opens_at) == (2, NEVER)
+    succeed(paced, 1)
+    assert (paced.limit, paced.opens_at) == (2, 100.0)
     assert paced.endpoint is Endpoint.HEALTHY
-    fail(paced, 30.0)
-    assert paced.opens_at == NEVER  # the count began anew
+    fail(paced, 130.0)
+    assert paced.opens_at == 100.0  # the count began anew
 
 
 def test_what_the_server_asked_for_is_a_floor_that_neither_success_nor_hurry_lifts() -> None:
     paced = pacing()
     paced.asked_to_wait(until=40.0)
-    assert (paced.opens_at, paced.floor_at, paced.limit) == (40.0, 40.0, 4)
-    paced.succeeded(in_flight=4)
+    assert (paced.opens_at, paced.limit) == (40.0, 4)
+    succeed(paced, 4)
     paced.hurry()
-    assert (paced.opens_at, paced.floor_at) == (40.0, 40.0)
+    assert paced.opens_at == 40.0
     for until, floor_at in ((12.0, 40.0), (40.0, 40.0), (55.0, 55.0)):
         paced.asked_to_wait(until=until)
-        assert paced.floor_at == floor_at
+        assert paced.opens_at == floor_at
 
 
-@pytest.mark.parametrize(("until", "opens_at"), [(20.9, 21.0), (21.0, 21.0), (21.1, 21.1)])
+@pytest.mark.parametrize(("until", "opens_at"), [(23.9, 24.0), (24.0, 24.0), (24.1, 24.1)])
 def test_the_later_of_backoff_and_floor_decides(until: float, opens_at: float) -> None:
     paced = pacing()
     fail(paced, 10.0)
@@ -128,7 +133,7 @@ def test_hurry_lifts_our_own_backoff() -> None:
     paced = pacing()
     fail(paced, 10.0)
     fail(paced, 20.0)
-    assert paced.opens_at == 21.0
+    assert paced.opens_at == 24.0
     paced.hurry()
     assert paced.opens_at == NEVER
     assert paced.limit == 1
@@ -137,7 +142,7 @@ def test_hurry_lifts_our_own_backoff() -> None:
 def test_a_misconfigured_endpoint_is_asked_again_by_one_request_a_minute() -> None:
     assert PROBE_INTERVAL == 60.0
     paced = pacing()
-    assert paced.misconfigured(now=10.0) == 70.0
+    paced.misconfigured(started_at=10.0, now=10.0)
     assert (paced.limit, paced.opens_at, paced.endpoint) == (1, 70.0, Endpoint.HELD)
     paced.hurry()
     assert paced.opens_at == 70.0
@@ -147,8 +152,36 @@ def test_a_misconfigured_endpoint_is_asked_again_by_one_request_a_minute() -> No
 
 def test_a_misconfigured_endpoint_stays_so_through_failures_until_a_success() -> None:
     paced = pacing()
-    paced.misconfigured(now=10.0)
+    paced.misconfigured(started_at=10.0, now=10.0)
     fail(paced, 70.0)
     assert paced.endpoint is Endpoint.HELD
-    paced.succeeded(in_flight=1)
-    assert (paced.endpoint, paced.opens_at) == (Endpoint.HEALTHY, NEVER)
+    succeed(paced, 1)
+    assert (paced.endpoint, paced.opens_at) == (Endpoint.HEALTHY, 100.0)
+
+
+def test_two_failures_soon_after_a_success_are_no_outage_and_five_are() -> None:
+    paced = pacing()
+    succeed(paced, 1, now=9.5)
+    for number in range(4):
+        fail(paced, 10.0 + number / 10)
+        assert not paced.is_down
+        assert paced.opens_at == NEVER
+    fail(paced, 10.45)
+    assert paced.is_down
+    assert paced.opens_at == 14.45
+
+
+def test_failures_count_from_the_end_of_the_outage_of_the_catching_up_and_of_what_the_server_asked() -> None:
+    paced = pacing()
+    assert (paced.sound_since, paced.is_sound(0.0)) == (NEVER, True)
+    fail(paced, 10.0)
+    fail(paced, 20.0)
+    assert (paced.sound_since, paced.is_sound(1e9)) == (float("inf"), False)
+    succeed(paced, 1, now=50.0, left=5)
+    ends_at = paced.sound_since
+    assert ends_at == 50.0 + 2.5 * 4 * 0.95
+    assert not paced.is_sound(ends_at - 0.1)
+    assert paced.is_sound(ends_at)
+    paced.asked_to_wait(until=200.0)
+    assert paced.sound_since == 200.0
+    assert paced.is_sound(150.0)

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from honeyhive_batcher.config import RetryLimits
-from honeyhive_batcher.core.backoff import backoff
+from honeyhive_batcher.core.backoff import backoff, probe_wait
 from honeyhive_batcher.core.model import SESSIONLESS, Attempt, Batch, Fragment
-from honeyhive_batcher.core.retry import Budget, held_attempt, next_attempt
+from honeyhive_batcher.core.retry import Budget, next_attempt
 
 LIMITS = RetryLimits(max_retries=3, max_elapsed=100.0, backoff_base=1.0, backoff_max=10.0)
 BATCH = Batch(key=SESSIONLESS, fragments=(Fragment(b"{}", "a", SESSIONLESS, 1, 0.0, 2),))
@@ -45,12 +45,29 @@ def test_there_is_no_backoff_when_either_end_is_nothing(base: float, most: float
     assert [backoff(limits, failures, whole) for failures in (1, 5, 100)] == [0.0, 0.0, 0.0]
 
 
+@pytest.mark.parametrize(
+    ("probes", "least", "most"),
+    [
+        (1, 2.0, 4.0),
+        (2, 4.0, 8.0),
+        (3, 8.0, 10.0),
+        (4, 10.0, 10.0),
+        (61, 10.0, 10.0),
+        (10_000_000, 10.0, 10.0),
+    ],
+)
+def test_the_wait_for_a_probe_doubles_up_to_the_longest(probes: int, least: float, most: float) -> None:
+    assert probe_wait(LIMITS, probes, nothing) == least
+    assert probe_wait(LIMITS, probes, whole) == most
+
+
 @given(st.floats(0, 1e300), st.floats(0, 1e300), st.integers(-5, 2000), st.floats(0, 1, exclude_max=True))
 def test_no_backoff_is_longer_than_the_longest(
     base: float, most: float, failures: int, chance: float
 ) -> None:
-    wait = backoff(RetryLimits(backoff_base=base, backoff_max=most), failures, lambda: chance)
-    assert 0.0 <= wait <= most
+    limits = RetryLimits(backoff_base=base, backoff_max=most)
+    assert 0.0 <= backoff(limits, failures, lambda: chance) <= most
+    assert 0.0 <= probe_wait(limits, failures, lambda: chance) <= most
 
 
 def attempt(**fields: object) -> Attempt:
@@ -58,12 +75,12 @@ def attempt(**fields: object) -> Attempt:
 
 
 def test_the_next_attempt_is_of_the_same_batch_after_the_backoff() -> None:
-    following = next_attempt(LIMITS, attempt(), now=5.0, not_before=NEVER, reached=True, jitter=whole)
+    following = next_attempt(LIMITS, attempt(), now=5.0, sound_since=NEVER, counts=True, jitter=whole)
     assert following is not None
     assert following.batch is BATCH
     assert (following.number, following.tries, following.first_at) == (2, 1, 0.0)
     assert following.due_at == 6.0
-    third = next_attempt(LIMITS, following, now=6.0, not_before=NEVER, reached=True, jitter=whole)
+    third = next_attempt(LIMITS, following, now=6.0, sound_since=NEVER, counts=True, jitter=whole)
     assert third is not None
     assert (third.number, third.tries, third.due_at) == (3, 2, 8.0)
 
@@ -72,7 +89,7 @@ def test_the_next_attempt_is_of_the_same_batch_after_the_backoff() -> None:
 def test_so_many_attempts_that_reached_the_server_are_followed_by_another(tries: int, goes_on: bool) -> None:
     """`max_retries` is 3: after the first attempt and two retries there is one left, after three none."""
     following = next_attempt(
-        LIMITS, attempt(tries=tries), now=1.0, not_before=NEVER, reached=True, jitter=nothing
+        LIMITS, attempt(tries=tries), now=1.0, sound_since=NEVER, counts=True, jitter=nothing
     )
     assert (following is not None) is goes_on
 
@@ -80,60 +97,53 @@ def test_so_many_attempts_that_reached_the_server_are_followed_by_another(tries:
 def test_attempts_that_did_not_reach_the_server_do_not_count() -> None:
     one = attempt(tries=3)
     for number in range(2, 30):
-        following = next_attempt(LIMITS, one, now=1.0, not_before=NEVER, reached=False, jitter=nothing)
+        following = next_attempt(LIMITS, one, now=1.0, sound_since=NEVER, counts=False, jitter=nothing)
         assert following is not None
         assert (following.tries, following.number) == (3, number)
         one = following
-    assert next_attempt(LIMITS, one, now=1.0, not_before=NEVER, reached=True, jitter=nothing) is None
+    assert next_attempt(LIMITS, one, now=1.0, sound_since=NEVER, counts=True, jitter=nothing) is None
 
 
 def test_without_retries_the_first_failure_is_the_last() -> None:
     none = RetryLimits(max_retries=0)
-    assert next_attempt(none, attempt(), now=1.0, not_before=NEVER, reached=True, jitter=nothing) is None
-    assert next_attempt(none, attempt(), now=1.0, not_before=NEVER, reached=False, jitter=nothing) is not None
+    assert next_attempt(none, attempt(), now=1.0, sound_since=NEVER, counts=True, jitter=nothing) is None
+    assert next_attempt(none, attempt(), now=1.0, sound_since=NEVER, counts=False, jitter=nothing) is not None
 
 
 @pytest.mark.parametrize(("now", "goes_on"), [(98.9, True), (99.0, True), (99.1, False)])
 def test_no_attempt_begins_after_the_time_for_retries(now: float, goes_on: bool) -> None:
-    for reached in (True, False):
-        following = next_attempt(LIMITS, attempt(), now=now, not_before=NEVER, reached=reached, jitter=whole)
+    for counts in (True, False):
+        following = next_attempt(LIMITS, attempt(), now=now, sound_since=NEVER, counts=counts, jitter=whole)
         assert (following is not None) is goes_on
 
 
 @pytest.mark.parametrize(
-    ("not_before", "due_at"), [(5.9, 6.0), (6.0, 6.0), (6.1, 6.1), (100.0, 100.0), (100.1, None)]
+    ("sound_since", "goes_on"), [(NEVER, False), (0.0, False), (99.9, False), (100.0, True), (1e9, True)]
 )
-def test_what_the_server_asked_for_is_a_floor_within_the_time_for_retries(
-    not_before: float, due_at: float | None
+def test_the_time_for_retries_does_not_run_before_the_endpoint_is_sound(
+    sound_since: float, goes_on: bool
 ) -> None:
-    following = next_attempt(LIMITS, attempt(), now=5.0, not_before=not_before, reached=True, jitter=whole)
-    assert (None if following is None else following.due_at) == due_at
+    following = next_attempt(LIMITS, attempt(), now=199.0, sound_since=sound_since, counts=True, jitter=whole)
+    assert (following is not None) is goes_on
 
 
 @pytest.mark.parametrize(("now", "is_free"), [(7.9, True), (8.0, False), (8.1, False)])
 def test_an_attempt_brought_forward_goes_back_to_its_instant_at_no_cost(now: float, is_free: bool) -> None:
     early = attempt(early=True, due_at=8.0, number=2, tries=1)
-    following = next_attempt(LIMITS, early, now=now, not_before=50.0, reached=True, jitter=whole)
+    following = next_attempt(LIMITS, early, now=now, sound_since=NEVER, counts=True, jitter=whole)
     assert following is not None
     assert not following.early
     if is_free:
         assert (following.number, following.tries, following.due_at) == (2, 1, 8.0)
     else:
-        assert (following.number, following.tries, following.due_at) == (3, 2, 50.0)
+        assert (following.number, following.tries, following.due_at) == (3, 2, now + 2.0)
 
 
 def test_what_is_known_about_a_batch_stays_known() -> None:
     one = attempt(maybe_sent=True, suspect=True, trial="trial")
-    following = next_attempt(LIMITS, one, now=1.0, not_before=NEVER, reached=True, jitter=nothing)
+    following = next_attempt(LIMITS, one, now=1.0, sound_since=NEVER, counts=True, jitter=nothing)
     assert following is not None
     assert (following.maybe_sent, following.suspect, following.trial) == (True, True, "trial")
-
-
-def test_a_misconfigured_endpoint_costs_a_batch_nothing() -> None:
-    one = attempt(number=4, tries=3, early=True, due_at=3.0, maybe_sent=True)
-    held = held_attempt(one, until=500.0)
-    assert (held.number, held.tries, held.first_at, held.due_at, held.early) == (4, 3, None, 500.0, False)
-    assert held.maybe_sent
 
 
 # The budget.

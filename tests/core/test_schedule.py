@@ -16,9 +16,14 @@ def schedule(capacity: float = 10.0) -> Schedule:
     return Schedule(Budget(capacity=capacity))
 
 
+def taken(plan: Schedule, now: float) -> Attempt | None:
+    """What goes while the endpoint works and nothing is ripe."""
+    return plan.next(now, lambda _: None, is_down=False)
+
+
 def test_an_empty_schedule_has_nothing_to_do() -> None:
     empty = schedule()
-    assert empty.next(1e9) is None
+    assert taken(empty, 1e9) is None
     assert empty.due_at() is None
     assert empty.take_all() == []
 
@@ -30,7 +35,7 @@ def test_pieces_go_at_once_in_their_order_and_before_retries() -> None:
     plan.add(first)
     plan.add(second)
     assert plan.due_at() == NOW
-    assert [plan.next(5.0) for _ in range(4)] == [first, second, retry, None]
+    assert [taken(plan, 5.0) for _ in range(4)] == [first, second, retry, None]
 
 
 @pytest.mark.parametrize(("now", "goes"), [(9.9, False), (10.0, True), (10.1, True)])
@@ -39,7 +44,7 @@ def test_a_retry_goes_at_its_instant(now: float, goes: bool) -> None:
     retry = attempt(10.0)
     plan.wait(retry)
     assert plan.due_at() == 10.0
-    assert (plan.next(now) is retry) is goes
+    assert (taken(plan, now) is retry) is goes
 
 
 def test_retries_go_by_their_instants_and_those_of_one_instant_in_their_order() -> None:
@@ -47,7 +52,7 @@ def test_retries_go_by_their_instants_and_those_of_one_instant_in_their_order() 
     late, one, two, soon = attempt(9.0), attempt(5.0), attempt(5.0), attempt(1.0)
     for retry in (late, one, two, soon):
         plan.wait(retry)
-    assert [plan.next(100.0) for _ in range(5)] == [soon, one, two, late, None]
+    assert [taken(plan, 100.0) for _ in range(5)] == [soon, one, two, late, None]
 
 
 def test_a_retry_waits_for_the_budget_too_and_pieces_do_not() -> None:
@@ -55,12 +60,12 @@ def test_a_retry_waits_for_the_budget_too_and_pieces_do_not() -> None:
     first, second, piece = attempt(10.0), attempt(10.0), attempt()
     plan.wait(first)
     plan.wait(second)
-    assert plan.next(10.0) is first
+    assert taken(plan, 10.0) is first
     assert plan.due_at() == 10.5
-    assert plan.next(10.4) is None
+    assert taken(plan, 10.4) is None
     plan.add(piece)
-    assert plan.next(10.4) is piece
-    assert plan.next(10.5) is second
+    assert taken(plan, 10.4) is piece
+    assert taken(plan, 10.5) is second
 
 
 def test_hurry_brings_all_that_wait_forward_in_the_order_in_which_they_were_due() -> None:
@@ -71,7 +76,7 @@ def test_hurry_brings_all_that_wait_forward_in_the_order_in_which_they_were_due(
     plan.hurry()
     later = attempt(1.0)
     plan.wait(later)
-    brought = [plan.next(1.0) for _ in range(3)]
+    brought = [taken(plan, 1.0) for _ in range(3)]
     assert [one is not None and (one.batch, one.due_at, one.early) for one in brought] == [
         (soon.batch, 5.0, True),
         (late.batch, 9.0, True),
@@ -86,7 +91,7 @@ def test_to_hurry_twice_keeps_the_order() -> None:
         plan.wait(one)
     plan.hurry()
     plan.hurry()
-    gone = [plan.next(0.5) for _ in range(5)]
+    gone = [taken(plan, 0.5) for _ in range(5)]
     assert [one and one.batch for one in gone] == [one.batch for one in reversed(waiting)]
 
 
@@ -95,8 +100,8 @@ def test_what_was_brought_forward_still_needs_the_budget() -> None:
     for _ in range(2):
         plan.wait(attempt(50.0))
     plan.hurry()
-    assert plan.next(10.0) is not None
-    assert plan.next(10.0) is None
+    assert taken(plan, 10.0) is not None
+    assert taken(plan, 10.0) is None
     assert plan.due_at() == 10.5
 
 
@@ -108,3 +113,22 @@ def test_all_are_taken_out_once() -> None:
     assert plan.take_all() == [piece, retry]
     assert plan.take_all() == []
     assert plan.due_at() is None
+
+
+def test_what_waits_goes_before_what_was_never_tried() -> None:
+    plan = schedule()
+    retry, fresh = attempt(1.0), attempt()
+    plan.wait(retry)
+    assert [plan.next(5.0, lambda _: fresh, is_down=False) for _ in range(2)] == [retry, fresh]
+
+
+def test_while_the_endpoint_is_down_a_few_batches_take_turns() -> None:
+    plan = schedule()
+    one, two, three, four, fresh = (attempt(float(number)) for number in range(5))
+    for retry in (one, two, three):
+        plan.wait(retry)
+    assert plan.next(9.0, lambda _: fresh, is_down=True) is fresh
+    assert plan.next(9.0, lambda _: None, is_down=True) is one  # when nothing else is there
+    plan.wait(one)
+    plan.wait(four)
+    assert plan.next(9.0, lambda _: fresh, is_down=True) is one

@@ -63,9 +63,9 @@ async def test_it_tries_again_as_long_as_there_is_time() -> None:
     transport = FakeTransport(Response(status=503), Response(status=503))
     batcher = await started(transport, events=1)
     await batcher.aclose(timeout=10)
-    assert transport.instants == [0.0, 0.5, 1.5]
+    assert transport.instants == [0.0, 0.5, 2.5]
     assert fates(batcher) == {"delivered": 1}
-    assert now() == 1.5
+    assert now() == 2.5
 
 
 async def test_leaving_the_block_with_an_error_delivers_too_and_the_error_comes_out() -> None:

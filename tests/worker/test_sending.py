@@ -126,7 +126,7 @@ async def test_retries_leave_at_the_instants_of_the_back_off() -> None:
     async with make_batcher(transport, max_batch_events=1) as batcher:
         batcher.push(EVENT)
         await asyncio.sleep(20)
-        assert transport.instants == [0.0, 0.5, 1.5, 3.5]
+        assert transport.instants == [0.0, 0.5, 2.5, 6.5]
         assert fates(batcher) == {"delivered": 1}
         assert batcher.statistics().retries == 3
 
@@ -136,27 +136,30 @@ async def test_jitter_takes_its_part_of_the_back_off() -> None:
     async with make_batcher(transport, jitter=0.5, max_batch_events=1) as batcher:
         batcher.push(EVENT)
         await asyncio.sleep(20)
-        assert transport.instants == [0.0, 0.25, 0.75]
+        assert transport.instants == [0.0, 0.25, 1.75]
 
 
 async def test_a_batch_is_given_up_after_max_retries() -> None:
-    transport = FakeTransport(otherwise=Response(status=503))
+    transport = FakeTransport(otherwise=RESET)
     async with make_batcher(transport, max_batch_events=1, max_retries=2) as batcher:
         batcher.push(EVENT)
-        await asyncio.sleep(1.4)
+        await asyncio.sleep(2.4)
         assert fates(batcher) == {"held": 1}
         await asyncio.sleep(0.2)
-        assert transport.instants == [0.0, 0.5, 1.5]
-        assert fates(batcher) == {"retries_exhausted": 1}
+        assert transport.instants == [0.0, 0.5, 2.5]
+        assert fates(batcher) == {"unconfirmed": 1}
 
 
-async def test_what_never_left_is_given_up_after_max_elapsed_however_often_it_was_tried() -> None:
+async def test_an_outage_costs_no_event_that_never_left_however_long_it_lasts() -> None:
     transport = FakeTransport(otherwise=REFUSED)
     async with make_batcher(transport, max_batch_events=1, max_retries=0, max_elapsed=3) as batcher:
         batcher.push(EVENT)
-        await asyncio.sleep(20)
-        assert transport.instants == [0.0, 0.5, 1.5]
-        assert fates(batcher) == {"retries_exhausted": 1}
+        await asyncio.sleep(3600)
+        assert transport.instants[:6] == [0.0, 0.5, 2.5, 6.5, 14.5, 30.5]
+        assert fates(batcher) == {"held": 1}
+        transport.otherwise = OK
+        await asyncio.sleep(30)
+        assert fates(batcher) == {"delivered": 1}
 
 
 async def test_retry_after_is_a_floor_for_the_whole_endpoint() -> None:
