@@ -1,4 +1,4 @@
-"""Runs the programs of `tests/reliability/programs`, each in a process of its own, against a local HoneyHive."""
+"""Runs the programs of `tests/reliability/programs`, each in its own process, against a local HoneyHive."""
 
 import os
 import re
@@ -29,11 +29,8 @@ class Done(Struct, frozen=True, kw_only=True):
 
 def environment(hive: Collector, **variables: str) -> dict[str, str]:
     """Return the environment of a program that logs to `hive`."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not re.match(r"HH_|\w+_proxy$", name, re.IGNORECASE)
-    }
+    foreign = re.compile(r"HH_|\w+_proxy$", re.IGNORECASE)
+    kept = {name: value for name, value in os.environ.items() if not foreign.match(name)}
     path = os.pathsep.join([str(PROGRAMS), str(_ROOT)])
     settings = hive.settings()
     return {

@@ -1,5 +1,5 @@
-"""Under real web servers: every request that got its answer has its event, once, however the server is stopped,
-and whoever forks whom.
+"""Under real web servers: every request that got its answer has its event, once, however the server is
+stopped, and whoever forks whom.
 """
 
 import http.client
@@ -38,6 +38,7 @@ class Server:
         self.workers: set[bytes] = set()
         self._numbers = itertools.count()
         self._is_over = threading.Event()
+        self._hanging = http.client.HTTPConnection("127.0.0.1", self.port)
         self._process = subprocess.Popen(
             [sys.executable, "-m", *(part.format(port=self.port) for part in command)],
             env=environment(hive, **variables),
@@ -58,14 +59,15 @@ class Server:
         self._process.communicate()
         for client in self._clients:
             client.join()
+        self._hanging.close()
 
     def _ask(self) -> None:
         """Ask one question after another, over one connection as long as it lasts."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         while not self._is_over.is_set():
-            name = f"request {next(self._numbers)}"
+            name = f"request-{next(self._numbers)}"
             try:
-                connection.request("GET", "/" + name.replace(" ", "_"))
+                connection.request("GET", f"/{name}")
                 answer = connection.getresponse()
                 body = answer.read()
             except (OSError, http.client.HTTPException):
@@ -74,7 +76,8 @@ class Server:
                 continue
             if answer.status == 200:
                 self.workers.add(body)
-                self.answered.add(name.replace(" ", "_"))
+                self.answered.add(name)
+        connection.close()
 
     def wait_for(self, *, answers: int, workers: int = 1) -> None:
         """Wait until so many requests were answered, by so many processes."""
@@ -86,8 +89,8 @@ class Server:
 
     def hang(self) -> None:
         """Send a request that keeps the server waiting when it is to stop."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        connection.request("GET", "/hang")
+        self._hanging = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        self._hanging.request("GET", "/hang")
 
     def stop(self, *signals: signal.Signals, pause: float = 0.3) -> str:
         """Stop it in the midst of the load, with one signal after another; return what it printed."""
@@ -119,17 +122,8 @@ class Server:
 
 _UVICORN = ("uvicorn", "service:app", "--port", "{port}", "--timeout-graceful-shutdown", "1")
 _HYPERCORN = ("hypercorn", "service:app", "-b", "127.0.0.1:{port}", "--graceful-timeout", "1")
-_GUNICORN = (
-    "gunicorn",
-    "service:app",
-    "-b",
-    "127.0.0.1:{port}",
-    "-k",
-    "uvicorn_worker.UvicornWorker",
-    "-w",
-    "2",
-)
-_RECYCLED = ("--preload", "--max-requests", "50", "--graceful-timeout", "2", "--no-control-socket")
+_GUNICORN = ("gunicorn", "service:app", "-b", "127.0.0.1:{port}", "-k", "uvicorn_worker.UvicornWorker")
+_RECYCLED = ("-w", "2", "--preload", "--max-requests", "50", "--graceful-timeout", "2")
 
 
 def _stopped(hive: Collector, *command: str, answers: int) -> Iterator[Row]:
@@ -172,9 +166,8 @@ def gunicorn_preloaded(hive: Collector, answers: int) -> Iterator[Row]:
         server.wait_for(answers=answers, workers=3)
         output = server.stop(signal.SIGTERM)
         told = "a Batcher was never started: 1 events are lost"
-        yield server.row(
-            "gunicorn --preload, workers recycled under load, SIGTERM", output.replace(told, "", 1)
-        )
+        rest = output.replace(told, "", 1)
+        yield server.row("gunicorn --preload, workers recycled under load, SIGTERM", rest)
         yield Row(
             bar=16,
             what="an event pushed before gunicorn forks",

@@ -1,4 +1,4 @@
-"""Pushes from wherever Python code can run, with one batcher at module level for one event loop after another.
+"""Pushes from wherever Python code can run, with one batcher for one event loop after another.
 Prints what is due, and what went wrong.
 
 Usage: places.py EVENTS_OF_A_THREAD
