@@ -68,5 +68,4 @@ def _begin_anew() -> None:
 
 # Once for all: what is registered here can never be removed. Nothing is done before the fork, because to
 # wait there for a lock that a signal handler interrupted would be a deadlock.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_anew)
+getattr(os, "register_at_fork", lambda **_: None)(after_in_child=_begin_anew)  # Windows has no forks

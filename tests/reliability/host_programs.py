@@ -84,8 +84,8 @@ def endings(hive: Collector, _: Size) -> Iterator[Row]:
     yield Row(
         bar=16,
         what="programs that end with events held, in 10 ways",
-        figure=f"{as_meant} lines as meant, {len(said) - as_meant + len(done.noise)} others, {lost} lost that "
-        f"could be delivered, {surplus} not due",
+        figure=f"{as_meant} lines as meant, {len(said) - as_meant + len(done.noise)} others, {lost} lost in "
+        f"vain, {surplus} not due",
         bound=f"{len(LOSS)} lines, 0 others, 0 lost, 0 not due",
         holds=(as_meant, len(said), done.noise, lost, surplus) == (len(LOSS), len(LOSS), [], 0, 0),
     )
