@@ -1,4 +1,4 @@
-"""What begins anew in a forked child, and what nobody there may touch. Real forks: `reliability.host_programs`."""
+"""What begins anew in a forked child, and what nobody there may touch; for real forks see `host_programs`."""
 
 import asyncio
 import gc
