@@ -38,6 +38,7 @@ from honeyhive_batcher.core.engine import Engine
 from honeyhive_batcher.core.intake import Intake
 from honeyhive_batcher.core.model import Reply, Request, Response
 from honeyhive_batcher.runtime.lifecycle import Seams
+from honeyhive_batcher.runtime.transport import Transport
 
 KEY = os.environ.get("CANARY_KEY", "")
 CONTENT = os.environ.get("CANARY_CONTENT", "")
@@ -155,7 +156,7 @@ def settings(**more: Any) -> dict[str, Any]:
     }
 
 
-class BadTransport:
+class BadTransport(Transport):
     """Answers always the same, or raises with all that it knows in the message."""
 
     def __init__(self, reply: Response | None, *, closes: bool = True) -> None:
