@@ -29,6 +29,7 @@ import honeyhive_batcher
 from honeyhive_batcher import (
     Batcher,
     BatcherError,
+    ClosedError,
     Config,
     EncodeError,
     EndpointSettings,
@@ -122,7 +123,7 @@ async def use(batcher: Batcher, close_timeout: float = 0.05) -> None:
     for make_wrong in (lambda: CONTENT, lambda: {"much": CONTENT * 20_000}):
         try:
             await batcher.put(make_wrong())
-        except EncodeError as error:
+        except (EncodeError, ClosedError) as error:
             show("put", error)  # the argument itself is among the variables: that cannot be helped
     await asyncio.sleep(0)
     for task in asyncio.all_tasks():
@@ -186,7 +187,9 @@ async def fail_within() -> None:
     echo = Response(status=500, body=f'{{"errors":["{CONTENT}"]}}'.encode())
     for kind, name in ((Engine, "poll"), (Engine, "complete"), (Intake, "settle"), (Engine, "wake_at")):
         with mock.patch.object(kind, name, refuse):
-            await use(over(BadTransport(echo)))
+            batcher = over(BadTransport(echo))
+            batcher.push(next(iter(events())))  # for a worker that fails at its first step
+            await use(batcher)
     for closes in (True, False):
         await use(over(BadTransport(None, closes=closes)))
     await use(Batcher(**settings(before_send=refuse, base_url="http://localhost:9")))
