@@ -116,11 +116,12 @@ class Lifecycle:
         with contextlib.suppress(TimeoutError):
             try:
                 async with asyncio.timeout(patience(timeout)):
-                    while barrier.held and not self._is_stalled():
-                        waiter = self._progress.register()
+                    while True:
+                        waiter = self._progress.register()  # before the look, so that no release is missed
                         try:
-                            if barrier.held and not self._is_stalled():  # still, so that no release is missed
-                                await self._released(waiter)
+                            if not barrier.held or self._is_stalled():
+                                break
+                            await self._released(waiter)
                         finally:
                             self._progress.forget(waiter)
             finally:
@@ -184,14 +185,15 @@ class Lifecycle:
         was_cancelled = False
         vigil = Vigil(worker.loop, timeout, self._seams.clock)
         call_in(worker.loop, worker.drain, timeout)
-        while not worker.has_ended and self._worker is worker:
-            if vigil.is_over():
-                self._abandon()
-                break
+        while True:
             waiter = self._progress.register()
             try:
-                if not worker.has_ended:
-                    await asyncio.wait((waiter,), timeout=LOOK)
+                if worker.has_ended or self._worker is not worker:
+                    break
+                if vigil.is_over():
+                    self._abandon()
+                    break
+                await asyncio.wait((waiter,), timeout=LOOK)
             except asyncio.CancelledError:
                 was_cancelled = True
             finally:
@@ -216,8 +218,6 @@ class Lifecycle:
             stacklevel=3,
             source=batcher,
         )
-
-    # The end of the program, see `ending`.
 
     def hasten(self) -> float:
         """Begin to close a run in the loop of another thread, if it holds events."""

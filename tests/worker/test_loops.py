@@ -14,7 +14,7 @@ import pytest
 from honeyhive_batcher import Admission, Batcher
 from honeyhive_batcher.core.engine import Engine
 from honeyhive_batcher.runtime.lifecycle import Seams
-from honeyhive_batcher.runtime.waiting import Vigil
+from honeyhive_batcher.runtime.waiting import Vigil, Waiters
 from tests.fakes import HANG, FakeTransport, fates, make_batcher
 from tests.virtual_time import now, run_virtually, until, virtual_loop
 
@@ -173,6 +173,17 @@ def test_a_wait_in_the_loop_of_the_batcher_looks_at_nothing_meanwhile() -> None:
             assert virtual_loop().turns - turns < 12
 
     run_virtually(main)
+
+
+def test_who_waits_can_be_released_where_no_loop_runs() -> None:
+    async def main() -> None:
+        waiters = Waiters()
+        waiter = waiters.register()
+        await asyncio.to_thread(waiters.release_all)
+        async with asyncio.timeout(10):
+            await waiter
+
+    asyncio.run(main())
 
 
 # Nothing is left behind.
