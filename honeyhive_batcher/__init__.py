@@ -27,7 +27,7 @@ from honeyhive_batcher.errors import EncodeError as EncodeError
 from honeyhive_batcher.errors import InternalError as InternalError
 from honeyhive_batcher.events import ModelEvent as ModelEvent
 from honeyhive_batcher.events import SessionProperties as SessionProperties
-from honeyhive_batcher.runtime.lifecycle import FlushResult as FlushResult
+from honeyhive_batcher.runtime.flush_result import FlushResult as FlushResult
 from honeyhive_batcher.session import Session as Session
 from honeyhive_batcher.version import __version__ as __version__
 

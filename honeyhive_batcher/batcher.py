@@ -2,20 +2,20 @@
 
 import asyncio
 import logging
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Self, Unpack, final
 
 from honeyhive_batcher.config import Config
 from honeyhive_batcher.core.encoding import Encoded, EventEncoder, Refusal
-from honeyhive_batcher.core.intake import Intake
 from honeyhive_batcher.core.ledger import Statistics
 from honeyhive_batcher.core.model import SESSIONLESS, Admission
 from honeyhive_batcher.core.repair import repair
 from honeyhive_batcher.errors import ClosedError, EncodeError
 from honeyhive_batcher.events import SessionProperties
 from honeyhive_batcher.hooks import Hooks
-from honeyhive_batcher.runtime.lifecycle import FlushResult, Lifecycle, Seams
+from honeyhive_batcher.runtime.flush_result import FlushResult
+from honeyhive_batcher.runtime.fork import at_fork, notice_fork
+from honeyhive_batcher.runtime.lifecycle import Lifecycle, Seams
 from honeyhive_batcher.runtime.reporter import say
 from honeyhive_batcher.secret import seal
 from honeyhive_batcher.session import Session, Sessions, bound_session, current
@@ -81,6 +81,7 @@ class Batcher:
     def _set_up(self, config: Config, hooks: Hooks, seams: Seams) -> None:
         self.config = config
         """The settings in force."""
+        self._hooks, self._seams = hooks, seams
         self._before_send = hooks.before_send
         self._clock = seams.clock
         defaults = config.defaults
@@ -90,9 +91,8 @@ class Batcher:
             new_id=seams.new_id,
             repair=repair,
         )
-        self._intake = Intake(config.queue, config.batch)
-        listeners = (hooks.on_delivered, hooks.on_dropped, hooks.on_unconfirmed)
-        self._intake.ledger.keep_settlements = any(listeners)
+        self._puts = 0
+        self._begin_anew()
         self._sessions = Sessions(
             self._intake,
             defaults,
@@ -100,9 +100,18 @@ class Batcher:
             new_id=seams.new_id,
             clock=seams.clock,
         )
+        at_fork(self)
+
+    def _begin_anew(self) -> None:
+        self._lifecycle = Lifecycle(self.config, self._hooks, self._seams)
+        self._intake = self._lifecycle.intake
         self._has_warned_closed = False
-        self._puts = 0
-        self._lifecycle = Lifecycle(config, hooks, self._intake, seams)
+
+    def after_fork(self) -> None:
+        """Begin anew in a forked child: what the parent holds, the parent sends. Called by itself."""
+        # With new parts: the lock of the old may be held for ever, and what was interrupted goes on with it.
+        self._begin_anew()
+        self._sessions.intake = self._intake
 
     # Producing.
 
@@ -154,7 +163,9 @@ class Batcher:
             encoded = self._encode(event)
             if isinstance(encoded, Encoded):
                 session = session or bound_session(self._sessions, event)
-                admission = self._admit(encoded, session, wait=True)
+                admission = Admission.QUEUE_FULL
+                if self._lifecycle.room.is_empty:  # nobody overtakes those who wait already
+                    admission = self._admit(encoded, session, wait=True)
             else:
                 admission = self._refuse(encoded)
         except (Exception, asyncio.CancelledError) as error:  # as in `push`: it is none of the caller's
@@ -191,6 +202,7 @@ class Batcher:
         after `timeout` seconds at the latest, and earlier when waiting on would be in vain: the batcher
         does not run, or the server refuses the key or the address. A cancellation changes nothing.
         """
+        notice_fork(self._intake.ledger.held_events)
         return await self._lifecycle.flush(timeout)
 
     def statistics(self) -> Statistics:
@@ -214,6 +226,7 @@ class Batcher:
         Raises:
             BatcherError: It runs in another event loop.
         """
+        notice_fork(self._intake.ledger.held_events)
         await self._lifecycle.start()
         self._has_warned_closed = False
         return self
@@ -225,6 +238,7 @@ class Batcher:
         is raised when closing is done. Afterwards everything is settled, no task and no connection is
         left, and what was lost stands in one log line and in `statistics()`.
         """
+        notice_fork(self._intake.ledger.held_events)
         await self._lifecycle.aclose(timeout)
 
     async def __aenter__(self) -> Self:
@@ -235,17 +249,8 @@ class Batcher:
 
     def __del__(self) -> None:
         lifecycle: Lifecycle | None = getattr(self, "_lifecycle", None)
-        if lifecycle is not None and lifecycle.is_owed_a_close:
-            lifecycle.forget()
-            held = self._intake.ledger.held_events
-            if lifecycle.state == "not started":
-                say(logging.WARNING, "a Batcher was never started: %d events are lost", held)
-            warnings.warn(
-                f"a Batcher was not closed, with {held} events held: use `async with`, or `await aclose()`",
-                ResourceWarning,
-                stacklevel=2,
-                source=self,
-            )
+        if lifecycle is not None:
+            lifecycle.forget(self)
 
     # What the verbs are made of.
 
@@ -281,7 +286,7 @@ class Batcher:
         key = SESSIONLESS if session is None else session.key
         admission = self._intake.admit(encoded, key, self._clock(), wait=wait)
         if admission and session is not None:
-            session.has_events = True
+            session.taken_by = self._intake
         return admission
 
     async def _put_later(self, encoded: Encoded, session: Session | None, timeout: float | None) -> Admission:

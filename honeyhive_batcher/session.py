@@ -54,14 +54,19 @@ class Session:
         self._owner = owner
         self.key = GroupKey(session_id=self.session_id, properties=owner.encode(opening))
         """The group of its events; another one after `close`, with the final properties."""
-        self.has_events = False
-        """Whether an event of this session was accepted."""
+        self.taken_by: Intake | None = None
+        """The queue that took an event of this session; that of a parent is not its forked child's."""
         self._is_closed = False
 
     @property
     def owner(self) -> "Sessions":
         """The sessions, of one batcher, that this is one of."""
         return self._owner
+
+    @property
+    def has_events(self) -> bool:
+        """Whether an event of this session was accepted, in this process."""
+        return self.taken_by is self._owner.intake
 
     def __enter__(self) -> Self:
         current.set((*current.get(), self))
@@ -119,7 +124,8 @@ class Sessions:
         new_id: Callable[[], str],
         clock: Clock,
     ) -> None:
-        self._intake = intake
+        self.intake = intake
+        """The queue of this process."""
         self._clock = clock
         self._max_bytes = max_bytes
         self._new_id = new_id
@@ -134,7 +140,7 @@ class Sessions:
             given = struct_fields(properties) if isinstance(properties, Struct) else dict(properties or {})
         except Exception:  # whatever it is: a session without it is better than none
             given = {}
-            self._intake.ledger.repaired += 1
+            self.intake.ledger.repaired += 1
         fields = {**self._defaults, **given, **more}
         fields["session_id"] = _usable_id(fields.get("session_id")) or self._new_id()
         return Session(self, fields)
@@ -150,13 +156,13 @@ class Sessions:
                 "the properties of a session are larger than %d bytes and were left out",
                 self._max_bytes,
             )
-        self._intake.ledger.repaired += repairs
+        self.intake.ledger.repaired += repairs
         encoded = bytes(data or b"{}")
         return mend(encoded) or encoded  # looked for at once, unlike in events: sessions are few
 
     def end(self, key: GroupKey, update: Encoded, properties: bytes) -> None:
         """Take the end of a session into the queue."""
-        self._intake.admit(update, key, self._clock(), closing=properties)
+        self.intake.admit(update, key, self._clock(), closing=properties)
 
 
 def bound_session(owner: Sessions, event: object) -> Session | None:

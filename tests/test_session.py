@@ -38,7 +38,7 @@ class Owner:
 
     def session(self, *, with_events: bool = True, **properties: Any) -> Session:
         made = self.sessions.make(None, properties)
-        made.has_events = with_events
+        made.taken_by = self.intake if with_events else None
         return made
 
 

@@ -7,6 +7,8 @@ import itertools
 import os
 from typing import final
 
+from honeyhive_batcher.runtime.fork import at_fork
+
 _IDS_PER_PREFIX = 4096
 _LAST = 1 << 47  # far enough from 48 bits that threads which overtake the count do no harm
 
@@ -15,17 +17,18 @@ _LAST = 1 << 47  # far enough from 48 bits that threads which overtake the count
 class IdSource:
     """Makes UUIDs (version 4, RFC 9562) that nobody else makes. Safe in any thread.
 
-    In a forked child it draws anew, lest parent and child make the same ids. A fork that Python does
-    not know of (uWSGI forks in C) needs a call of `renew`.
+    In a forked child it draws anew, lest parent and child make the same ids.
     """
 
     def __init__(self) -> None:
-        self.renew()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self.renew)
+        self._renew()
+        at_fork(self)
 
-    def renew(self) -> None:
-        """Draw a new prefix."""
+    def after_fork(self) -> None:
+        """Draw a new prefix: the parent goes on with this one."""
+        self._renew()
+
+    def _renew(self) -> None:
         digits = os.urandom(17).hex()
         variant = "89ab"[int(digits[15], 16) & 3]
         prefix = f"{digits[:8]}-{digits[8:12]}-4{digits[12:15]}-{variant}{digits[16:19]}-"
@@ -38,7 +41,7 @@ class IdSource:
         """Return an id that nobody had before."""
         self._left -= 1
         if self._left < 0:
-            self.renew()
+            self._renew()
         return self._next()
 
 

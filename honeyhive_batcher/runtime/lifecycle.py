@@ -5,8 +5,12 @@ module level serves one `asyncio.run` after another.
 """
 
 import asyncio
+import contextlib
+import logging
+import math
 import random
 import time
+import warnings
 from collections.abc import Callable
 from typing import final
 
@@ -19,29 +23,14 @@ from honeyhive_batcher.core.intake import Intake
 from honeyhive_batcher.core.model import Admission, Clock, Jitter, Phase
 from honeyhive_batcher.errors import BatcherError
 from honeyhive_batcher.hooks import Hooks
+from honeyhive_batcher.runtime.ending import at_end
+from honeyhive_batcher.runtime.flush_result import FlushResult
+from honeyhive_batcher.runtime.fork import keep_for_ever
 from honeyhive_batcher.runtime.ids import new_id
-from honeyhive_batcher.runtime.reporter import Reporter
+from honeyhive_batcher.runtime.reporter import Reporter, say
 from honeyhive_batcher.runtime.transport import AiohttpTransport, Nowhere, Transport
-from honeyhive_batcher.runtime.waiting import Line, Waiters, undisturbed
+from honeyhive_batcher.runtime.waiting import LONGEST, LOOK, Line, Vigil, Waiters, call_in, patience
 from honeyhive_batcher.runtime.worker import Worker
-
-
-class FlushResult(Struct, frozen=True, kw_only=True):
-    """What became of the events that were held when `flush` was called. True only when `ok`."""
-
-    ok: bool
-    """Whether the server confirmed every one of them."""
-    delivered: int
-    """Confirmed by the server."""
-    dropped: int
-    """Surely not delivered; `Statistics.dropped` has the reasons."""
-    unconfirmed: int
-    """Sent, and nobody knows whether they arrived."""
-    held: int
-    """Without a fate when the time was over, or when waiting on would have been in vain."""
-
-    def __bool__(self) -> bool:
-        return self.ok
 
 
 def _transport(config: Config) -> Transport:
@@ -61,33 +50,31 @@ class Seams(Struct, frozen=True, kw_only=True):
 class Lifecycle:
     """The present run of a batcher, if any, and the callers that wait for it."""
 
-    def __init__(self, config: Config, hooks: Hooks, intake: Intake, seams: Seams) -> None:
+    def __init__(self, config: Config, hooks: Hooks, seams: Seams) -> None:
         self._config = config
         self._hooks = hooks
-        self._intake = intake
+        self.intake = self._intake = Intake(config.queue, config.batch)
+        self.intake.ledger.keep_settlements = any(
+            (hooks.on_delivered, hooks.on_dropped, hooks.on_unconfirmed)
+        )
         self._seams = seams
         self._reporter = Reporter(config.endpoint.base_url)
         self._progress = Waiters()
-        self._room = Line()
+        self.room = Line()
         self._engine: Engine | None = None
         self._worker: Worker | None = None
         self._is_owed_a_close = False  # it was started, and nobody has closed it since
+        at_end(self)
 
     @property
     def state(self) -> str:
         """The state in one word or two."""
         return "not started" if self._engine is None else self._engine.phase.value
 
-    @property
-    def is_owed_a_close(self) -> bool:
-        """Whether letting go of the batcher now would be a mistake of the program."""
-        return self._is_owed_a_close or (self._engine is None and self._intake.ledger.held_events > 0)
-
     async def start(self) -> None:
         """Begin a run in the running event loop; go on with the one whose loop has ended.
 
-        Raises:
-            BatcherError: It runs in another event loop.
+        Raises BatcherError when it runs in another event loop.
         """
         while (worker := self._running_worker()) is not None:
             if worker.loop is not asyncio.get_running_loop():
@@ -102,37 +89,43 @@ class Lifecycle:
                 self._intake.reopen()
             engine = self._engine = self._new_engine()
         else:
-            self._retire_worker()
+            if self._worker is not None:
+                self._worker.retire()
             engine.lose_replies("its event loop has ended", self._seams.clock())
-        self._is_owed_a_close = True
-        new_id.renew()  # a server that forks in C, unseen by Python, starts its batcher in each child
-        self._worker = Worker(
+        self._worker = worker = Worker(
             engine,
             self._intake,
             self._seams.transport(self._config),
             hooks=self._hooks,
             reporter=self._reporter,
             progress=self._progress,
-            room=self._room,
+            room=self.room,
             shutdown_timeout=self._config.shutdown.shutdown_timeout,
             clock=self._seams.clock,
         )
-        await self._worker.start()
+        try:
+            await worker.start()
+        except BaseException:
+            self._worker = None
+            raise
+        self._is_owed_a_close = True
 
     async def flush(self, timeout: float | None) -> FlushResult:
         """See `Batcher.flush`."""
         barrier = self._intake.raise_barrier()
-        try:
-            async with asyncio.timeout(timeout):
-                while True:
-                    waiter = self._progress.register()
-                    if not barrier.held or self._is_stalled():
-                        break
-                    await waiter
-        except TimeoutError:
-            pass
-        finally:
-            self._intake.lower_barrier(barrier)
+        with contextlib.suppress(TimeoutError):
+            try:
+                async with asyncio.timeout(patience(timeout)):
+                    while True:
+                        waiter = self._progress.register()  # before the look, so that no release is missed
+                        try:
+                            if not barrier.held or self._is_stalled():
+                                break
+                            await self._released(waiter)
+                        finally:
+                            self._progress.forget(waiter)
+            finally:
+                self._intake.lower_barrier(barrier)
         return FlushResult(
             ok=not (barrier.held or barrier.dropped or barrier.unconfirmed),
             delivered=barrier.delivered,
@@ -145,24 +138,33 @@ class Lifecycle:
         """Try `admit` whenever there may be room, until it answers anything but QUEUE_FULL.
 
         Raises:
-            TimeoutError: There was no room in time.
+            TimeoutError: There was no room in time, or the event loop that would have made it has ended.
         """
-        place = self._room.join()
+        timeout = patience(timeout)
+        vigil: Vigil | None = None
+        place = self.room.join()
         try:
             async with asyncio.timeout(timeout):
                 while True:
                     waiter = place.renew()
-                    admission = admit()  # after renewing: room that comes from now on is noticed
-                    if admission is not Admission.QUEUE_FULL:
-                        return admission
-                    await waiter
+                    if self.room.is_first(place):
+                        admission = admit()  # after renewing: room that comes from now on is noticed
+                        if admission is not Admission.QUEUE_FULL:
+                            return admission
+                    if timeout is None:
+                        vigil = self._vigil(vigil)
+                        if vigil is not None and vigil.is_over():
+                            raise TimeoutError("the batcher's event loop has ended: nobody makes room")
+                    await self._released(waiter)
         finally:
-            self._room.leave(place)
+            self.room.leave(place)
 
     async def aclose(self, timeout: float | None) -> None:
         """See `Batcher.aclose`."""
         self._is_owed_a_close = False
-        timeout = self._config.shutdown.shutdown_timeout if timeout is None else timeout
+        if timeout is None or math.isnan(timeout):
+            timeout = self._config.shutdown.shutdown_timeout
+        timeout = min(max(0.0, timeout), LONGEST)
         worker = self._running_worker()
         if worker is None:
             self._abandon()
@@ -174,16 +176,75 @@ class Lifecycle:
                 worker.drain(timeout)
                 was_cancelled = await worker.ended()
             else:
-                closing = asyncio.run_coroutine_threadsafe(self.aclose(timeout), worker.loop)
-                was_cancelled = await undisturbed(asyncio.wrap_future(closing))
+                was_cancelled = await self._close_elsewhere(worker, timeout)
         if was_cancelled:
             raise asyncio.CancelledError
 
-    def forget(self) -> None:
-        """Deliver what is held and close, for a batcher that nobody can reach any more."""
+    async def _close_elsewhere(self, worker: Worker, timeout: float) -> bool:
+        """Close a run in another loop, which may end meanwhile; return whether the caller was cancelled."""
+        was_cancelled = False
+        vigil = Vigil(worker.loop, timeout, self._seams.clock)
+        call_in(worker.loop, worker.drain, timeout)
+        while True:
+            waiter = self._progress.register()
+            try:
+                if worker.has_ended or self._worker is not worker:
+                    break
+                if vigil.is_over():
+                    self._abandon()
+                    break
+                await asyncio.wait((waiter,), timeout=LOOK)
+            except asyncio.CancelledError:
+                was_cancelled = True
+            finally:
+                self._progress.forget(waiter)
+        return was_cancelled
+
+    def forget(self, batcher: object) -> None:
+        """Deliver what is held and close, for a batcher that nobody can reach any more; warn about it."""
+        held = self._intake.ledger.held_events
+        is_closed = self._engine is not None and self._engine.phase is Phase.CLOSED
+        if not self._is_owed_a_close and (is_closed or not held):
+            return
+        worker = self._worker
+        if worker is not None and not worker.has_ended and not worker.loop.is_closed():
+            worker.owner = self  # at the end of the program somebody has to speak for it
+            call_in(worker.loop, worker.drain, self._config.shutdown.shutdown_timeout)
+        else:
+            self.give_up()
+        warnings.warn(
+            f"a Batcher was not closed, with {held} events held: use `async with`, or `await aclose()`",
+            ResourceWarning,
+            stacklevel=3,
+            source=batcher,
+        )
+
+    def hasten(self) -> float:
+        """Begin to close a run in the loop of another thread, if it holds events."""
         worker = self._running_worker()
-        if worker is not None:
-            worker.loop.call_soon_threadsafe(worker.drain, self._config.shutdown.shutdown_timeout)
+        if worker is None or not self._intake.ledger.held_events:
+            return 0.0
+        timeout = self._config.shutdown.shutdown_timeout
+        call_in(worker.loop, worker.drain, timeout)
+        return timeout + LOOK
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether a run in the loop of another thread still holds events."""
+        return self._running_worker() is not None and self._intake.ledger.held_events > 0
+
+    def give_up(self) -> None:
+        """Settle what is held, because nobody will send it any more, and say so."""
+        if self._worker is not None and not self._worker.has_ended:
+            self._worker.retire()
+            keep_for_ever(self._worker)  # neither Python nor aiohttp has to complain, too
+        held = self._intake.ledger.held_events
+        if held and self._engine is None:
+            say(logging.WARNING, "a Batcher was never started: %d events are lost", held)
+            self._engine = self._new_engine()
+            self._engine.abandon()
+        elif held:
+            self._abandon()
 
     def _new_engine(self) -> Engine:
         return Engine(
@@ -196,27 +257,42 @@ class Lifecycle:
     def _running_worker(self) -> Worker | None:
         """Return the worker if there is one and its loop turns."""
         worker = self._worker
-        if worker is None or worker.task is None or worker.task.done() or not worker.loop.is_running():
+        if worker is None or worker.task is None or worker.has_ended or not worker.loop.is_running():
             return None
         return worker
-
-    def _retire_worker(self) -> None:
-        if self._worker is not None:
-            self._worker.retire()
 
     def _is_stalled(self) -> bool:
         worker = self._running_worker()
         return worker is None or worker.is_stalled
 
+    async def _released(self, waiter: asyncio.Future[None]) -> None:
+        """Wait until the waiter is released, or for a while: a worker in another loop, whose loop is
+        stopped or closed, can tell nobody.
+        """
+        if self._worker is None or self._worker.loop is asyncio.get_running_loop():
+            await waiter
+        else:
+            await asyncio.wait((waiter,), timeout=LOOK)
+
+    def _vigil(self, vigil: Vigil | None) -> Vigil | None:
+        """Return the watch over the loop of the present run, if that is another one and has not ended."""
+        worker = self._worker
+        if worker is None or worker.has_ended or worker.loop is asyncio.get_running_loop():
+            return None
+        if vigil is not None and vigil.loop is worker.loop:
+            return vigil
+        return Vigil(worker.loop, self._config.shutdown.shutdown_timeout, self._seams.clock)
+
     def _abandon(self) -> None:
         """Settle what is held without a worker: there never was one, or its loop is gone."""
         if self._engine is None:
             self._engine = self._new_engine()
+        if self._worker is not None:
+            self._worker.retire()
         if self._engine.phase is Phase.CLOSED:
             return
         before = self._intake.statistics()
-        self._retire_worker()
         self._engine.abandon()
         self._progress.release_all()
-        self._room.release_one()
+        self.room.release_one()
         self._reporter.closed(before, self._intake.ledger, self._seams.clock())

@@ -4,6 +4,7 @@ aiohttp is imported when a run opens its transport, not before: the import takes
 others together.
 """
 
+import contextlib
 import io
 import math
 import os
@@ -44,6 +45,10 @@ class Transport(Protocol):
 
     async def close(self) -> None:
         """Let go of all connections."""
+
+    def abandon(self) -> None:
+        """Let go of all connections when the event loop is closed, in which nothing can be awaited."""
+        return
 
 
 @final
@@ -160,6 +165,15 @@ class AiohttpTransport:
             await session.close()
             await self._sockets.shut_down()
 
+    def abandon(self) -> None:
+        """Mark the session as closed, lest aiohttp complains about it. The sockets go with the last that
+        holds them.
+        """
+        closing = self.close()
+        with contextlib.suppress(StopIteration):
+            closing.send(None)  # with a closed loop there is nothing to wait for
+        closing.close()
+
 
 def _environment_proxy(url: str) -> tuple[str | None, str | None]:
     """Return the proxy that HTTP_PROXY, HTTPS_PROXY and NO_PROXY name for `url`, and the header that
@@ -203,3 +217,6 @@ class Nowhere:
 
     async def close(self) -> None:
         """Close nothing."""
+
+    def abandon(self) -> None:
+        """Let go of nothing."""

@@ -14,17 +14,20 @@ from honeyhive_batcher.core import wire
 from honeyhive_batcher.core.engine import Engine
 from honeyhive_batcher.core.intake import Intake
 from honeyhive_batcher.core.ledger import Statistics
-from honeyhive_batcher.core.model import Attempt, Clock, DropReason, Failure, Fate, Phase, Reply, Settlement
+from honeyhive_batcher.core.model import Attempt, Clock, DropReason, Failure, Fate, Phase, Reply
 from honeyhive_batcher.errors import InternalError
 from honeyhive_batcher.hooks import Hooks
+from honeyhive_batcher.runtime.alarm import Alarm
+from honeyhive_batcher.runtime.callbacks import Callbacks
+from honeyhive_batcher.runtime.fork import at_fork, keep_for_ever
 from honeyhive_batcher.runtime.reporter import Reporter
-from honeyhive_batcher.runtime.transport import Transport
+from honeyhive_batcher.runtime.transport import Nowhere, Transport
 from honeyhive_batcher.runtime.waiting import Line, Waiters, undisturbed
 
 _LAST_WORDS = 1.0
 """Seconds that cancelled requests get to end after the run is over, and the transport after them."""
 
-_running: set[asyncio.Task[None]] = set()
+_running: set["Worker"] = set()
 """A loop knows its tasks only weakly: without this a worker that is idle could be collected as garbage
 together with a batcher that is forgotten, in the midst of its life."""
 
@@ -54,14 +57,14 @@ class Worker:
         self.loop = asyncio.get_running_loop()
         self._intake = intake
         self._transport = transport
-        self._hooks = hooks
+        self._callbacks = Callbacks(hooks, intake)
         self._reporter = reporter
         self._progress = progress
         self._room = room
         self._shutdown_timeout = shutdown_timeout
         self._clock = clock
         self._sends: set[asyncio.Task[None]] = set()
-        self._sleep: asyncio.Future[None] | None = None
+        self._alarm = Alarm(self.loop, clock)
         self._deadline: float | None = None  # when a drain ends; None while the run is open
         self._before_drain: Statistics | None = None
         self._failure: Exception | None = None
@@ -69,24 +72,46 @@ class Worker:
         self._has_let_go = False
         self._is_retired = False
         self.task: asyncio.Task[None] | None = None
+        self.owner: object = None
+        """Whatever has to live as long as this runs."""
 
     async def start(self) -> None:
-        """Open the transport and begin to run."""
-        await self._transport.open()
-        self._intake.wake = self.wake
-        self._launch()
+        """Open the transport and begin to run. Cancelled, it has not begun, and leaves nothing behind."""
+        try:
+            await self._transport.open()
+            self._intake.wake = self._alarm.ring_soon
+            at_fork(self)
+            self._launch()
+            # Its first step: `asyncio.run` may end right after this, and a task that is cancelled before
+            # its first step never runs.
+            await asyncio.sleep(0)
+        except BaseException:
+            self.retire()
+            self._alarm.ring()
+            if self.task is None:
+                await undisturbed(self._task(self._let_go(), "end"))
+            await self.ended()
+            raise
 
     def _launch(self) -> None:
         self.task = self._task(self._run(), "worker")
-        self.task.add_done_callback(self._relaunch)
-        _running.add(self.task)
+        self.task.add_done_callback(self._ended)
+        _running.add(self)
 
-    def _relaunch(self, ended: asyncio.Task[None]) -> None:
-        """Run after all: a task that is cancelled before its first step never runs."""
-        _running.discard(ended)
-        if ended.cancelled():
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Run after all if the task never ran, or was interrupted: by a Ctrl-C that no one else caught."""
+        if task.cancelled() or task.exception() is not None:
             self._launch()
             self.drain(self._shutdown_timeout)
+        else:
+            _running.discard(self)
+            self._progress.release_all()  # who closes it from another loop waits for this
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the run is over and everything let go of. From any thread."""
+        task = self.task
+        return task is not None and task.done() and not task.cancelled() and task.exception() is None
 
     async def ended(self) -> bool:
         """Wait for the end of the run whoever cancels the caller; return whether somebody did."""
@@ -95,58 +120,51 @@ class Worker:
             was_cancelled |= await undisturbed(self.task)
         return was_cancelled
 
-    def wake(self) -> None:
-        """Have the engine looked at soon. From any thread."""
-        # Thread-safe also in the loop's own thread: a push from a signal handler or a `__del__` may come
-        # while the loop sleeps in its selector, and only this rouses it. It is called once a batch.
-        try:
-            self.loop.call_soon_threadsafe(self._wake)
-        except RecursionError:
-            raise  # the intake does it later
-        except RuntimeError:
-            pass  # its loop is closed: the next start takes over
-
     def drain(self, timeout: float) -> None:
         """Begin to end the run: deliver what is held, and give the rest up after `timeout` seconds.
 
         Called again it can only bring the end nearer. In the worker's own thread.
         """
+        if self._is_retired:
+            return
         deadline = self._clock() + timeout
         if self._deadline is None:
             self._before_drain = self._intake.statistics()
             self._deadline = deadline
             self.engine.drain()
         self._deadline = min(self._deadline, deadline)
-        self.wake()
+        self._alarm.ring_soon()
 
     def retire(self) -> None:
-        """Leave the engine to another worker, because this one's loop stands still. Should it ever move
-        again, nothing happens in it.
-        """
+        """Leave the engine to another worker: should this one's loop ever move again, it does nothing."""
         self._is_retired = True
-        if self.task is not None and self.loop.is_closed():
-            _running.discard(self.task)
+        if self.loop.is_closed():
+            _running.discard(self)
+            self._transport.abandon()
+
+    def after_fork(self) -> None:
+        """Leave everything to the parent, in a child of it."""
+        self._is_retired = True
+        _running.discard(self)
+        keep_for_ever((self.loop, self.task, self._sends, self._transport))
+        self._sends, self._transport = set(), Nowhere()
 
     @property
     def is_stalled(self) -> bool:
         """Whether waiting for progress is in vain: the run is over, or a setting is wrong."""
         return self.engine.phase is Phase.CLOSED or self.engine.is_stalled
 
-    def _wake(self) -> None:
-        if self._sleep is not None and not self._sleep.done():
-            self._sleep.set_result(None)
-
     async def _run(self) -> None:
         try:
             while not self._is_retired and not self._is_over():
-                self._sleep = self.loop.create_future()  # what happens from here on cuts it short
+                self._alarm.set()  # what happens from here on cuts the sleep short
                 for attempt in self.engine.poll(self._clock()):
                     self._begin(attempt)
                 self._tell()
                 if self._failure is not None or self._would_wait_in_vain():
                     break
                 try:
-                    await self._sleep_until(self._next_instant())
+                    await self._alarm.sleep_until(self._next_instant())
                 except asyncio.CancelledError:
                     # Somebody cancels all tasks: `asyncio.run` at its end, a server at its second
                     # Ctrl-C. What is held gets its bounded chance all the same.
@@ -180,33 +198,25 @@ class Worker:
         instants = (self.engine.wake_at(), other)
         return min((instant for instant in instants if instant is not None), default=None)
 
-    async def _sleep_until(self, instant: float | None) -> None:
-        assert self._sleep is not None
-        delay = None if instant is None else instant - self._clock()
-        if self._sleep.done() or (delay is not None and delay <= 0):
-            await asyncio.sleep(0)  # let the host have its turn
-            return
-        timer = None if delay is None else self.loop.call_later(delay, self._wake)
-        try:
-            await self._sleep
-        finally:
-            if timer is not None:
-                timer.cancel()
-
     def _task(self, main: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         # An empty context: what is bound where the batcher happens to be started (a session, a trace)
         # does not belong to everything it sends.
-        return self.loop.create_task(main, name=f"honeyhive_batcher.{name}", context=contextvars.Context())
+        task = self.loop.create_task(main, name=f"honeyhive_batcher.{name}", context=contextvars.Context())
+        # Of a loop that is closed around it a batcher tells in its own words.
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001 - asyncio has no door for it
+        return task
 
     def _begin(self, attempt: Attempt) -> None:
         send = self._task(self._send(attempt), "send")
         self._sends.add(send)
-        send.add_done_callback(self._sends.discard)
-        # A task that is cancelled before its first step never runs: then nothing was sent.
-        send.add_done_callback(lambda done: self._complete_cancelled(attempt) if done.cancelled() else None)
+        send.add_done_callback(lambda send: self._sent(attempt, send))
 
-    def _complete_cancelled(self, attempt: Attempt) -> None:
-        self._complete(attempt, Failure(cause="cancelled before it began", unsent=True))
+    def _sent(self, attempt: Attempt, send: asyncio.Task[None]) -> None:
+        self._sends.discard(send)
+        if send.cancelled():  # before its first step, so that it never ran
+            self._complete(attempt, Failure(cause="cancelled before it began", unsent=True))
+        else:
+            send.exception()  # looked at: a Ctrl-C that ended it has ended the loop as well
 
     async def _send(self, attempt: Attempt) -> None:
         reply: Reply
@@ -216,6 +226,9 @@ class Worker:
             reply = Failure(cause="cancelled", unsent=False)  # most such requests have arrived: measured
         except Exception as error:  # a transport of somebody else's; ours does not raise
             reply = Failure(cause=f"the transport raised {type(error).__name__}", unsent=False)
+        except BaseException:  # a Ctrl-C: the program's business, but the worker lives on to its end
+            self._complete(attempt, Failure(cause="interrupted", unsent=False))
+            raise
         self._complete(attempt, reply)
 
     def _complete(self, attempt: Attempt, reply: Reply) -> None:
@@ -229,39 +242,18 @@ class Worker:
             self._failed_attempt = attempt
         if self._intake.ledger.delivered > delivered:
             self._intake.ledger.last_delivery_at = time.time()
-        self._call_back()  # now, so that a flush that sees the fates returns after them
-        self._wake()
+        self._callbacks.call()  # now, so that a flush that sees the fates returns after them
+        self._alarm.ring()
 
     def _tell(self) -> None:
         """Tell the callbacks, who waits, and the log."""
-        self._call_back()
+        self._callbacks.call()
         self._progress.release_all()
         self._room.release_one()
         self._intake.is_told = True  # first: what is lost from here on is told now, or wakes
         self._reporter.observe(self._intake.ledger, self._clock(), is_closing=self._deadline is not None)
         if self._reporter.owes_a_line(self._intake.ledger):
             self._intake.is_told = False  # there is an instant for it
-
-    def _call_back(self) -> None:
-        for settlement in self._intake.take_settlements():
-            try:
-                self._call_back_about(settlement)
-            # Promise 1: a callback that raises is counted and hurts nothing. A cancellation that comes out
-            # of a callback is its own, because nothing is awaited here.
-            except (Exception, asyncio.CancelledError):
-                self._intake.ledger.callback_errors += 1
-
-    def _call_back_about(self, settlement: Settlement) -> None:
-        hooks = self._hooks
-        match settlement.fate:
-            case Fate.DELIVERED if hooks.on_delivered is not None:
-                hooks.on_delivered(settlement.event_ids)
-            case Fate.DROPPED if hooks.on_dropped is not None and settlement.reason is not None:
-                hooks.on_dropped(settlement.event_ids, settlement.reason)
-            case Fate.UNCONFIRMED if hooks.on_unconfirmed is not None:
-                hooks.on_unconfirmed(settlement.event_ids)
-            case _:
-                pass
 
     def _end(self) -> None:
         """Settle the rest, release who waits, and log how it ended."""

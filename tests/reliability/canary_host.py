@@ -29,6 +29,7 @@ import honeyhive_batcher
 from honeyhive_batcher import (
     Batcher,
     BatcherError,
+    ClosedError,
     Config,
     EncodeError,
     EndpointSettings,
@@ -38,6 +39,7 @@ from honeyhive_batcher.core.engine import Engine
 from honeyhive_batcher.core.intake import Intake
 from honeyhive_batcher.core.model import Reply, Request, Response
 from honeyhive_batcher.runtime.lifecycle import Seams
+from honeyhive_batcher.runtime.transport import Transport
 
 KEY = os.environ.get("CANARY_KEY", "")
 CONTENT = os.environ.get("CANARY_CONTENT", "")
@@ -121,7 +123,7 @@ async def use(batcher: Batcher, close_timeout: float = 0.05) -> None:
     for make_wrong in (lambda: CONTENT, lambda: {"much": CONTENT * 20_000}):
         try:
             await batcher.put(make_wrong())
-        except EncodeError as error:
+        except (EncodeError, ClosedError) as error:
             show("put", error)  # the argument itself is among the variables: that cannot be helped
     await asyncio.sleep(0)
     for task in asyncio.all_tasks():
@@ -155,7 +157,7 @@ def settings(**more: Any) -> dict[str, Any]:
     }
 
 
-class BadTransport:
+class BadTransport(Transport):
     """Answers always the same, or raises with all that it knows in the message."""
 
     def __init__(self, reply: Response | None, *, closes: bool = True) -> None:
@@ -185,7 +187,9 @@ async def fail_within() -> None:
     echo = Response(status=500, body=f'{{"errors":["{CONTENT}"]}}'.encode())
     for kind, name in ((Engine, "poll"), (Engine, "complete"), (Intake, "settle"), (Engine, "wake_at")):
         with mock.patch.object(kind, name, refuse):
-            await use(over(BadTransport(echo)))
+            batcher = over(BadTransport(echo))
+            batcher.push(next(iter(events())))  # for a worker that fails at its first step
+            await use(batcher)
     for closes in (True, False):
         await use(over(BadTransport(None, closes=closes)))
     await use(Batcher(**settings(before_send=refuse, base_url="http://localhost:9")))

@@ -122,8 +122,8 @@ async def test_after_a_failure_it_can_be_started_again(monkeypatch: pytest.Monke
     batcher = make_batcher(transport)
     with monkeypatch.context() as patch:
         patch.setattr(Engine, "poll", broken)
-        await batcher.start()
         batcher.push(EVENT)
+        await batcher.start()
         await asyncio.sleep(2)
     assert fates(batcher) == {"internal": 1}
     async with batcher:

@@ -60,8 +60,3 @@ def test_ids_differ_between_a_process_and_its_children() -> None:
     )
     first, second = done.stdout.split()
     assert first[:23] != second[:23]
-
-
-def test_a_platform_without_forks_does_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(os, "register_at_fork", raising=False)
-    assert uuid.UUID(IdSource()()).version == 4

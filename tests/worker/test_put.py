@@ -88,7 +88,7 @@ async def test_room_that_comes_while_it_is_looked_for_is_noticed() -> None:
     answers = [Admission.QUEUE_FULL, Admission.ACCEPTED]
 
     def admit() -> Admission:
-        lifecycle._room.release_one()
+        lifecycle.room.release_one()
         return answers.pop(0)
 
     assert await lifecycle.wait_for_room(admit, timeout=1) is Admission.ACCEPTED

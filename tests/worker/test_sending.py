@@ -57,8 +57,7 @@ async def test_a_batch_that_is_full_by_bytes_leaves_at_once() -> None:
     async with make_batcher(transport, max_batch_bytes=1024) as batcher:
         for _ in range(3):
             batcher.push({"model": "m" * 400})
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        await until(lambda: transport.sent)
         assert transport.instants == [0.0]
         assert transport.sizes == [2]
 

@@ -1,0 +1,194 @@
+"""Under real web servers: every request that got its answer has its event, once, however the server is
+stopped, and whoever forks whom.
+"""
+
+import http.client
+import itertools
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Self, TypeAlias
+
+from honeyhive_batcher.testing import Collector, collector_in_thread
+from tests.child_process import arrived, compare, environment, unused_port
+from tests.reliability.rows import Row, Size
+
+_NOISE = (
+    "Task exception was never retrieved",
+    "Task was destroyed",
+    "Unclosed",
+    "events lost",
+    "events are lost",
+    "events still held",
+    "bug of honeyhive_batcher",
+)
+"""What nobody may read in a server's output."""
+
+
+class Server:
+    """A web server in a process of its own, under a load that lasts until it is gone."""
+
+    def __init__(self, hive: Collector, *command: str, **variables: str) -> None:
+        self.hive = hive
+        self.port = unused_port()
+        self.answered: set[str] = set()
+        self.workers: set[bytes] = set()
+        self._numbers = itertools.count()
+        self._is_over = threading.Event()
+        self._hanging = http.client.HTTPConnection("127.0.0.1", self.port)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", *(part.format(port=self.port) for part in command)],
+            env=environment(hive, **variables),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._clients = [threading.Thread(target=self._ask) for _ in range(4)]
+
+    def __enter__(self) -> Self:
+        for client in self._clients:
+            client.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._process.kill()
+        self._process.communicate()
+        for client in self._clients:
+            client.join()
+        self._hanging.close()
+
+    def _ask(self) -> None:
+        """Ask one question after another, over one connection as long as it lasts."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        while not self._is_over.is_set():
+            name = f"request-{next(self._numbers)}"
+            try:
+                connection.request("GET", f"/{name}")
+                answer = connection.getresponse()
+                body = answer.read()
+            except (OSError, http.client.HTTPException):
+                connection.close()
+                time.sleep(0.01)  # it is not up yet, or going down
+                continue
+            if answer.status == 200:
+                self.workers.add(body)
+                self.answered.add(name)
+        connection.close()
+
+    def wait_for(self, *, answers: int, workers: int = 1) -> None:
+        """Wait until so many requests were answered, by so many processes."""
+        deadline = time.monotonic() + 60
+        while len(self.answered) < answers or len(self.workers) < workers:
+            if time.monotonic() > deadline or self._process.poll() is not None:
+                raise RuntimeError(f"the server does not answer: {self._process.communicate(timeout=10)[0]}")
+            time.sleep(0.01)
+
+    def hang(self) -> None:
+        """Send a request that keeps the server waiting when it is to stop."""
+        self._hanging = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        self._hanging.request("GET", "/hang")
+
+    def stop(self, *signals: signal.Signals, pause: float = 0.3) -> str:
+        """Stop it in the midst of the load, with one signal after another; return what it printed."""
+        for number, what in enumerate(signals):
+            if number:
+                time.sleep(pause)  # a server asks its loop for signals only now and then
+            self._process.send_signal(what)
+        output, _ = self._process.communicate(timeout=60)
+        self._is_over.set()
+        for client in self._clients:
+            client.join()
+        return output
+
+    def row(self, what: str, output: str) -> Row:
+        """Return how many of the events of answered requests arrived."""
+        got = arrived(self.hive)
+        lost, _ = compare(got, self.answered)
+        doubled = sum(times > 1 for times in got.values())
+        noise = [line for line in output.splitlines() if any(part in line for part in _NOISE)]
+        return Row(
+            bar=15,
+            what=what,
+            figure=f"{len(self.answered)} answered by {len(self.workers)} processes, {lost} lost, "
+            f"{doubled} doubled, {len(noise)} lines of noise",
+            bound="0 lost, 0 doubled, no noise",
+            holds=bool(self.answered) and not lost and not doubled and not noise,
+        )
+
+
+_UVICORN = ("uvicorn", "service:app", "--port", "{port}", "--timeout-graceful-shutdown", "1")
+_HYPERCORN = ("hypercorn", "service:app", "-b", "127.0.0.1:{port}", "--graceful-timeout", "1")
+_GUNICORN = ("gunicorn", "service:app", "-b", "127.0.0.1:{port}", "-k", "uvicorn_worker.UvicornWorker")
+_RECYCLED = ("-w", "2", "--preload", "--max-requests", "50", "--graceful-timeout", "2")
+
+
+def _stopped(hive: Collector, *command: str, answers: int) -> Iterator[Row]:
+    with Server(hive, *command) as server:
+        server.wait_for(answers=answers)
+        yield server.row(f"{command[0]} under load, SIGTERM", server.stop(signal.SIGTERM))
+
+
+def _interrupted(hive: Collector, *command: str, answers: int) -> Iterator[Row]:
+    with Server(hive, *command) as server:
+        server.wait_for(answers=answers)
+        server.hang()
+        output = server.stop(signal.SIGINT, signal.SIGINT)
+        yield server.row(f"{command[0]} under load, a request that hangs, Ctrl-C twice", output)
+
+
+def uvicorn_stopped(hive: Collector, answers: int) -> Iterator[Row]:
+    """A deployment."""
+    return _stopped(hive, *_UVICORN, answers=answers)
+
+
+def uvicorn_interrupted(hive: Collector, answers: int) -> Iterator[Row]:
+    """A developer in a hurry: the second Ctrl-C makes it skip the end of the lifespan."""
+    return _interrupted(hive, *_UVICORN, answers=answers)
+
+
+def hypercorn_stopped(hive: Collector, answers: int) -> Iterator[Row]:
+    """Another server."""
+    return _stopped(hive, *_HYPERCORN, answers=answers)
+
+
+def hypercorn_interrupted(hive: Collector, answers: int) -> Iterator[Row]:
+    """And a developer in a hurry."""
+    return _interrupted(hive, *_HYPERCORN, answers=answers)
+
+
+def gunicorn_preloaded(hive: Collector, answers: int) -> Iterator[Row]:
+    """The workers are forked from a parent that has pushed already, and again when they are worn out."""
+    with Server(hive, *_GUNICORN, *_RECYCLED, EARLY="yes") as server:
+        server.wait_for(answers=answers, workers=3)
+        output = server.stop(signal.SIGTERM)
+        told = "a Batcher was never started: 1 events are lost"
+        rest = output.replace(told, "", 1)
+        yield server.row("gunicorn --preload, workers recycled under load, SIGTERM", rest)
+        yield Row(
+            bar=16,
+            what="an event pushed before gunicorn forks",
+            figure=f"sent {arrived(hive)['early']} times, told of {output.count(told)} times",
+            bound="sent 0 times, told of once, by the parent",
+            holds=(arrived(hive)["early"], output.count(told)) == (0, 1),
+        )
+
+
+Part: TypeAlias = Callable[[Collector, int], Iterator[Row]]
+PARTS: tuple[Part, ...] = (
+    uvicorn_stopped,
+    uvicorn_interrupted,
+    hypercorn_stopped,
+    hypercorn_interrupted,
+    gunicorn_preloaded,
+)
+
+
+def rows(size: Size) -> Iterator[Row]:
+    """Yield the rows of all of them, each against a local HoneyHive of its own."""
+    for part in PARTS:
+        with collector_in_thread() as hive:
+            yield from part(hive, 100 if size is Size.QUICK else 5000)
