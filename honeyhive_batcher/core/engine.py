@@ -73,8 +73,7 @@ class Engine:
             if self._pacing.endpoint is not Endpoint.HELD:
                 self._schedule.hurry()
         begun: list[Attempt] = []
-        self._pacing.accepted = self._ledger.seq
-        while len(self._in_flight) < self._pacing.limit and self._pacing.opens_at <= now:
+        while len(self._in_flight) < self._pacing.limit and self._pacing.opens_at(self._ledger.seq) <= now:
             attempt = self._schedule.next(now, self._cut, is_down=self._pacing.is_down)
             if attempt is None:
                 break
@@ -103,7 +102,7 @@ class Engine:
         if len(self._in_flight) >= self._pacing.limit or self.phase is Phase.CLOSED:
             return None
         instants = [at for at in (self._schedule.due_at(), self._intake.ripe_at()) if at is not None]
-        return max(min(instants), self._pacing.opens_at) if instants else None
+        return max(min(instants), self._pacing.opens_at(self._ledger.seq)) if instants else None
 
     @property
     def is_stalled(self) -> bool:
@@ -132,7 +131,8 @@ class Engine:
                 self._pacing.misconfigured(started_at=started_at, now=now)
             case _:
                 left = self._ledger.held_events if self.phase is Phase.OPEN else 0  # else there is no time
-                self._pacing.succeeded(attempt.batch, now=now, in_flight=in_flight, left=left)
+                accepted = self._ledger.seq
+                self._pacing.succeeded(attempt.batch, now, in_flight=in_flight, left=left, accepted=accepted)
                 self._schedule.budget.succeeded()
         self._ledger.endpoint = self._pacing.endpoint
         if not isinstance(said, verdict.Delivered):

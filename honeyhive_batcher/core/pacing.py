@@ -52,8 +52,6 @@ class Pacing:
         self._backoff_until = _NEVER  # ours: a flush may cut it short
         self._floor_at = _NEVER  # the server's Retry-After: nothing may
         self._held_until = _NEVER
-        self.accepted = 0
-        """Events accepted so far, as far as whoever asks for `opens_at` knows."""
         self.endpoint = Endpoint.UNKNOWN
 
     @property
@@ -79,19 +77,18 @@ class Pacing:
         """
         return not self.is_down and now >= self._catch_up.ends_at
 
-    @property
-    def opens_at(self) -> float:
-        """The instant before which no request may begin."""
-        catching_up = self._catch_up.opens_at(self.accepted)
+    def opens_at(self, accepted: int) -> float:
+        """Return the instant before which no request may begin; `accepted` counts all events so far."""
+        catching_up = self._catch_up.opens_at(accepted)
         return max(catching_up, self._backoff_until, self._floor_at, self._held_until)
 
     def begun(self, batch: Batch) -> None:
         """Note that a batch goes."""
         self._catch_up.begun(len(batch.fragments))
 
-    def succeeded(self, batch: Batch, *, now: float, in_flight: int, left: int) -> None:
+    def succeeded(self, batch: Batch, now: float, *, in_flight: int, left: int, accepted: int) -> None:
         """Note an answer that shows the endpoint at work: to `batch`, one of `in_flight` requests, with
-        so many events held, the batch's among them.
+        so many events held, the batch's among them, of those accepted so far.
         """
         if self.is_down:
             sent = len(batch.fragments)
@@ -100,7 +97,7 @@ class Pacing:
                 length=now - self._failing_since,
                 waiting=max(0, left - sent),
                 sent=sent,
-                accepted=self.accepted,
+                accepted=accepted,
             )
         self._failures = self._probes = 0
         self._succeeded_at = now

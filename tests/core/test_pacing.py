@@ -15,7 +15,9 @@ def pacing(max_in_flight: int = 16) -> Pacing:
 
 def succeed(paced: Pacing, in_flight: int, *, now: float = 100.0, left: int = 1) -> None:
     fragment = Fragment(b"{}", "a", SESSIONLESS, 1, 0.0, 2)
-    paced.succeeded(Batch(key=SESSIONLESS, fragments=(fragment,)), now=now, in_flight=in_flight, left=left)
+    paced.succeeded(
+        Batch(key=SESSIONLESS, fragments=(fragment,)), now, in_flight=in_flight, left=left, accepted=0
+    )
 
 
 def fail(paced: Pacing, now: float, *, started_at: float | None = None) -> None:
@@ -25,7 +27,7 @@ def fail(paced: Pacing, now: float, *, started_at: float | None = None) -> None:
 @pytest.mark.parametrize(("max_in_flight", "limit"), [(1, 1), (2, 2), (3, 3), (4, 4), (5, 4), (16, 4)])
 def test_it_begins_with_a_few_requests_at_once(max_in_flight: int, limit: int) -> None:
     paced = pacing(max_in_flight)
-    assert (paced.limit, paced.opens_at) == (limit, NEVER)
+    assert (paced.limit, paced.opens_at(0)) == (limit, NEVER)
     assert paced.endpoint is Endpoint.UNKNOWN
 
 
@@ -52,7 +54,7 @@ def test_a_failure_takes_a_part_of_the_limit_and_growth_is_slow_afterwards() -> 
         succeed(paced, paced.limit)
     assert paced.limit == 16
     fail(paced, 10.0)
-    assert (paced.limit, paced.opens_at) == (11, NEVER)
+    assert (paced.limit, paced.opens_at(0)) == (11, NEVER)
     assert paced.endpoint is Endpoint.BACKING_OFF
     successes = 0
     while paced.limit < 12:
@@ -77,7 +79,7 @@ def test_failures_of_requests_that_were_under_way_together_count_as_one() -> Non
     fail(paced, 10.0, started_at=9.0)
     for _ in range(3):
         fail(paced, 11.0, started_at=9.5)
-    assert (paced.limit, paced.opens_at) == (2, NEVER)
+    assert (paced.limit, paced.opens_at(0)) == (2, NEVER)
 
 
 def test_after_two_failures_in_a_row_one_request_goes_at_a_time_after_a_backoff_that_doubles() -> None:
@@ -85,7 +87,7 @@ def test_after_two_failures_in_a_row_one_request_goes_at_a_time_after_a_backoff_
     opens_at = []
     for now in (10.0, 20.0, 30.0, 40.0, 50.0, 60.0):
         fail(paced, now)
-        opens_at.append(paced.opens_at)
+        opens_at.append(paced.opens_at(0))
     assert opens_at == [NEVER, 24.0, 38.0, 48.0, 58.0, 68.0]
     assert paced.limit == 1
 
@@ -94,7 +96,7 @@ def test_a_request_that_began_at_the_instant_of_a_failure_counts_anew() -> None:
     paced = pacing()
     fail(paced, 10.0, started_at=10.0)
     fail(paced, 11.0, started_at=10.0)
-    assert paced.opens_at == 15.0
+    assert paced.opens_at(0) == 15.0
 
 
 def test_a_success_ends_the_backoff() -> None:
@@ -102,22 +104,22 @@ def test_a_success_ends_the_backoff() -> None:
     fail(paced, 10.0)
     fail(paced, 20.0)
     succeed(paced, 1)
-    assert (paced.limit, paced.opens_at) == (2, 100.0)
+    assert (paced.limit, paced.opens_at(0)) == (2, 100.0)
     assert paced.endpoint is Endpoint.HEALTHY
     fail(paced, 130.0)
-    assert paced.opens_at == 100.0  # the count began anew
+    assert paced.opens_at(0) == 100.0  # the count began anew
 
 
 def test_what_the_server_asked_for_is_a_floor_that_neither_success_nor_hurry_lifts() -> None:
     paced = pacing()
     paced.asked_to_wait(until=40.0)
-    assert (paced.opens_at, paced.limit) == (40.0, 4)
+    assert (paced.opens_at(0), paced.limit) == (40.0, 4)
     succeed(paced, 4)
     paced.hurry()
-    assert paced.opens_at == 40.0
+    assert paced.opens_at(0) == 40.0
     for until, floor_at in ((12.0, 40.0), (40.0, 40.0), (55.0, 55.0)):
         paced.asked_to_wait(until=until)
-        assert paced.opens_at == floor_at
+        assert paced.opens_at(0) == floor_at
 
 
 @pytest.mark.parametrize(("until", "opens_at"), [(23.9, 24.0), (24.0, 24.0), (24.1, 24.1)])
@@ -126,16 +128,16 @@ def test_the_later_of_backoff_and_floor_decides(until: float, opens_at: float) -
     fail(paced, 10.0)
     fail(paced, 20.0)
     paced.asked_to_wait(until=until)
-    assert paced.opens_at == opens_at
+    assert paced.opens_at(0) == opens_at
 
 
 def test_hurry_lifts_our_own_backoff() -> None:
     paced = pacing()
     fail(paced, 10.0)
     fail(paced, 20.0)
-    assert paced.opens_at == 24.0
+    assert paced.opens_at(0) == 24.0
     paced.hurry()
-    assert paced.opens_at == NEVER
+    assert paced.opens_at(0) == NEVER
     assert paced.limit == 1
 
 
@@ -143,11 +145,11 @@ def test_a_misconfigured_endpoint_is_asked_again_by_one_request_a_minute() -> No
     assert PROBE_INTERVAL == 60.0
     paced = pacing()
     paced.misconfigured(started_at=10.0, now=10.0)
-    assert (paced.limit, paced.opens_at, paced.endpoint) == (1, 70.0, Endpoint.HELD)
+    assert (paced.limit, paced.opens_at(0), paced.endpoint) == (1, 70.0, Endpoint.HELD)
     paced.hurry()
-    assert paced.opens_at == 70.0
+    assert paced.opens_at(0) == 70.0
     paced.asked_to_wait(until=100.0)
-    assert paced.opens_at == 100.0
+    assert paced.opens_at(0) == 100.0
 
 
 def test_a_misconfigured_endpoint_stays_so_through_failures_until_a_success() -> None:
@@ -156,7 +158,7 @@ def test_a_misconfigured_endpoint_stays_so_through_failures_until_a_success() ->
     fail(paced, 70.0)
     assert paced.endpoint is Endpoint.HELD
     succeed(paced, 1)
-    assert (paced.endpoint, paced.opens_at) == (Endpoint.HEALTHY, 100.0)
+    assert (paced.endpoint, paced.opens_at(0)) == (Endpoint.HEALTHY, 100.0)
 
 
 def test_two_failures_soon_after_a_success_are_no_outage_and_five_are() -> None:
@@ -165,10 +167,10 @@ def test_two_failures_soon_after_a_success_are_no_outage_and_five_are() -> None:
     for number in range(4):
         fail(paced, 10.0 + number / 10)
         assert not paced.is_down
-        assert paced.opens_at == NEVER
+        assert paced.opens_at(0) == NEVER
     fail(paced, 10.45)
     assert paced.is_down
-    assert paced.opens_at == 14.45
+    assert paced.opens_at(0) == 14.45
 
 
 def test_failures_count_from_the_end_of_the_outage_of_the_catching_up_and_of_what_the_server_asked() -> None:
