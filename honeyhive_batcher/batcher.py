@@ -15,8 +15,9 @@ from honeyhive_batcher.events import SessionProperties
 from honeyhive_batcher.hooks import Hooks
 from honeyhive_batcher.runtime.flush_result import FlushResult
 from honeyhive_batcher.runtime.fork import at_fork, notice_fork
-from honeyhive_batcher.runtime.lifecycle import Lifecycle, Seams
+from honeyhive_batcher.runtime.lifecycle import Lifecycle
 from honeyhive_batcher.runtime.reporter import say
+from honeyhive_batcher.runtime.seams import Seams
 from honeyhive_batcher.secret import seal
 from honeyhive_batcher.session import Session, Sessions, bound_session, current
 from honeyhive_batcher.settings import Settings

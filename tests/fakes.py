@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from honeyhive_batcher import Batcher, Statistics
 from honeyhive_batcher.core.model import Failure, Reply, Request, Response
-from honeyhive_batcher.runtime.lifecycle import Seams
+from honeyhive_batcher.runtime.seams import Seams
 from honeyhive_batcher.runtime.transport import Transport
 
 

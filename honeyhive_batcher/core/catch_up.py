@@ -31,6 +31,7 @@ class CatchUp:
         self._gap = 0.0  # seconds for each event
         self._begun = 0.0  # events sent since, whether they arrived or not
         self._accepted = 0
+        self._enough = 0.0  # `_begun`, less what was accepted since, when nothing waits any more
 
     def begin(self, *, now: float, length: float, waiting: int, sent: int, accepted: int) -> None:
         """Spread what is `waiting` after an outage of this length, of which a batch of `sent` events has
@@ -43,11 +44,16 @@ class CatchUp:
         self.ends_at = now + max(left, spread)
         self._gap = (self.ends_at - now) / max(1, waiting)
         self._begun = 2.0 * self._jitter() * sent  # so that not all clients go on at once
+        self._enough = self._begun + waiting
         self._accepted = accepted
 
-    def begun(self, events: int) -> None:
-        """Note that a request with so many events goes."""
+    def begun(self, events: int, accepted: int) -> None:
+        """Note that a request with so many events goes; `accepted` counts all events so far."""
         self._begun += events
+        if (
+            self._begun - (accepted - self._accepted) >= self._enough
+        ):  # what comes now has no backlog before it
+            self.hurry()
 
     def opens_at(self, accepted: int) -> float:
         """Return the instant before which no other request may begin; `accepted` counts all events so far."""

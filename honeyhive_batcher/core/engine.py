@@ -80,7 +80,7 @@ class Engine:
             if attempt.first_at is None:
                 attempt = msgspec.structs.replace(attempt, first_at=now)
             self._in_flight[attempt] = now
-            self._pacing.begun(attempt.batch)
+            self._pacing.begun(attempt.batch, self._ledger.seq)
             self._ledger.requests += 1
             self._ledger.retries += attempt.number > 1 or attempt.early
             begun.append(attempt)

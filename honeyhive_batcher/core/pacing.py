@@ -82,9 +82,9 @@ class Pacing:
         catching_up = self._catch_up.opens_at(accepted)
         return max(catching_up, self._backoff_until, self._floor_at, self._held_until)
 
-    def begun(self, batch: Batch) -> None:
-        """Note that a batch goes."""
-        self._catch_up.begun(len(batch.fragments))
+    def begun(self, batch: Batch, accepted: int) -> None:
+        """Note that a batch goes; `accepted` counts all events so far."""
+        self._catch_up.begun(len(batch.fragments), accepted)
 
     def succeeded(self, batch: Batch, now: float, *, in_flight: int, left: int, accepted: int) -> None:
         """Note an answer that shows the endpoint at work: to `batch`, one of `in_flight` requests, with

@@ -8,42 +8,26 @@ import asyncio
 import contextlib
 import logging
 import math
-import random
-import time
 import warnings
 from collections.abc import Callable
 from typing import final
 
 import anyio
-from msgspec import Struct
 
 from honeyhive_batcher.config import Config
 from honeyhive_batcher.core.engine import Engine
 from honeyhive_batcher.core.intake import Intake
-from honeyhive_batcher.core.model import Admission, Clock, Jitter, Phase
+from honeyhive_batcher.core.model import Admission, Phase
 from honeyhive_batcher.errors import BatcherError
 from honeyhive_batcher.hooks import Hooks
+from honeyhive_batcher.runtime.callbacks import Callbacks
 from honeyhive_batcher.runtime.ending import at_end
 from honeyhive_batcher.runtime.flush_result import FlushResult
 from honeyhive_batcher.runtime.fork import keep_for_ever
-from honeyhive_batcher.runtime.ids import new_id
 from honeyhive_batcher.runtime.reporter import Reporter, say
-from honeyhive_batcher.runtime.transport import AiohttpTransport, Nowhere, Transport
+from honeyhive_batcher.runtime.seams import Seams
 from honeyhive_batcher.runtime.waiting import LONGEST, LOOK, Line, Vigil, Waiters, call_in, patience
 from honeyhive_batcher.runtime.worker import Worker
-
-
-def _transport(config: Config) -> Transport:
-    return Nowhere() if config.endpoint.test_mode else AiohttpTransport(config.endpoint)
-
-
-class Seams(Struct, frozen=True, kw_only=True):
-    """Where time, chance and the network come in; tests put their own here."""
-
-    clock: Clock = time.monotonic
-    jitter: Jitter = random.random
-    new_id: Callable[[], str] = new_id
-    transport: Callable[[Config], Transport] = _transport
 
 
 @final
@@ -52,11 +36,11 @@ class Lifecycle:
 
     def __init__(self, config: Config, hooks: Hooks, seams: Seams) -> None:
         self._config = config
-        self._hooks = hooks
         self.intake = self._intake = Intake(config.queue, config.batch)
         self.intake.ledger.keep_settlements = any(
             (hooks.on_delivered, hooks.on_dropped, hooks.on_unconfirmed)
         )
+        self._callbacks = Callbacks(hooks, self._intake)
         self._seams = seams
         self._reporter = Reporter(config.endpoint.base_url)
         self._progress = Waiters()
@@ -76,6 +60,7 @@ class Lifecycle:
 
         Raises BatcherError when it runs in another event loop.
         """
+        anyio.CancelScope()  # what this imports is imported now, and not on the host's loop while closing
         while (worker := self._running_worker()) is not None:
             if worker.loop is not asyncio.get_running_loop():
                 raise BatcherError("this batcher runs in another event loop: close it there first")
@@ -96,7 +81,7 @@ class Lifecycle:
             engine,
             self._intake,
             self._seams.transport(self._config),
-            hooks=self._hooks,
+            callbacks=self._callbacks,
             reporter=self._reporter,
             progress=self._progress,
             room=self.room,
@@ -168,6 +153,7 @@ class Lifecycle:
         worker = self._running_worker()
         if worker is None:
             self._abandon()
+            self._callbacks.call()
             return
         # Shielded from the scopes of anyio, which would cancel again and again, and patient with the
         # tasks of asyncio, which cancel once. The end is bounded all the same.
@@ -192,6 +178,7 @@ class Lifecycle:
                     break
                 if vigil.is_over():
                     self._abandon()
+                    self._callbacks.call()
                     break
                 await asyncio.wait((waiter,), timeout=LOOK)
             except asyncio.CancelledError:

@@ -75,7 +75,7 @@ class Reporter:
         if losses != self._told and now >= self._told_at + self._loss_pause:
             went_on = now < self._told_at + 2.0 * self._loss_pause
             self._loss_pause = min(2.0 * self._loss_pause, _MAX_QUIET) if went_on else _QUIET
-            self._tell_losses(losses, now)
+            self._tell_losses(losses, ledger, now)
 
     def owes_a_line(self, ledger: Ledger) -> bool:
         """Return whether something was lost that the log does not know of yet."""
@@ -105,7 +105,7 @@ class Reporter:
         """Log how closing went since `before`: one line, a warning if anything was lost meanwhile."""
         earlier = _named(before.dropped, before.refused, before.unconfirmed)
         if earlier != self._told:
-            self._tell_losses(earlier, now)
+            self._tell_losses(earlier, ledger, now)
         lost = ledger.dropped.total() - sum(before.dropped.values())
         unconfirmed = ledger.unconfirmed - before.unconfirmed
         if lost or unconfirmed:
@@ -123,10 +123,11 @@ class Reporter:
             say(logging.DEBUG, "closed: nothing was lost")
         self._told = _losses(ledger)
 
-    def _tell_losses(self, losses: dict[str, int], now: float) -> None:
+    def _tell_losses(self, losses: dict[str, int], ledger: Ledger, now: float) -> None:
         news = {reason: count - self._told.get(reason, 0) for reason, count in losses.items()}
         text = ", ".join(f"{count} {reason}" for reason, count in news.items() if count)
-        say(logging.WARNING, "events lost since the last line about it: %s", text)
+        cause = f"; the last error was: {ledger.last_error}" if ledger.last_error else ""
+        say(logging.WARNING, "events lost since the last line about it: %s%s", text, cause)
         self._told = losses
         self._told_at = now
 

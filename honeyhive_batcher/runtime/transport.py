@@ -69,6 +69,8 @@ class AiohttpTransport:
 
     async def open(self) -> None:
         """Make the session, in the running event loop."""
+        import concurrent.futures.thread  # noqa: F401, PLC0415 - else the first name to resolve imports it
+
         import aiohttp  # noqa: PLC0415 - see the module's docstring
 
         settings = self._settings

@@ -16,7 +16,6 @@ from honeyhive_batcher.core.intake import Intake
 from honeyhive_batcher.core.ledger import Statistics
 from honeyhive_batcher.core.model import Attempt, Clock, DropReason, Failure, Fate, Phase, Reply
 from honeyhive_batcher.errors import InternalError
-from honeyhive_batcher.hooks import Hooks
 from honeyhive_batcher.runtime.alarm import Alarm
 from honeyhive_batcher.runtime.callbacks import Callbacks
 from honeyhive_batcher.runtime.fork import at_fork, keep_for_ever
@@ -46,7 +45,7 @@ class Worker:
         intake: Intake,
         transport: Transport,
         *,
-        hooks: Hooks,
+        callbacks: Callbacks,
         reporter: Reporter,
         progress: Waiters,
         room: Line,
@@ -57,7 +56,7 @@ class Worker:
         self.loop = asyncio.get_running_loop()
         self._intake = intake
         self._transport = transport
-        self._callbacks = Callbacks(hooks, intake)
+        self._callbacks = callbacks
         self._reporter = reporter
         self._progress = progress
         self._room = room

@@ -21,7 +21,7 @@ def test_the_backlog_leaves_evenly_in_a_time_that_goes_with_the_outage() -> None
     instants = []
     for _ in range(100):
         instants.append(pace.opens_at(500))
-        pace.begun(1)
+        pace.begun(1, 500)
     assert instants == pytest.approx([1000.0 + 1.44 * number for number in range(100)])
 
 
@@ -36,14 +36,24 @@ def test_it_takes_no_longer_than_it_is_worth(length: float, waiting: int, second
 def test_what_is_accepted_meanwhile_comes_on_top() -> None:
     pace = catching_up()
     for accepted in range(501, 600):
-        pace.begun(1)
+        pace.begun(1, accepted)
         assert pace.opens_at(accepted) == 1000.0
 
 
 def test_nothing_is_held_back_beyond_the_end() -> None:
     pace = catching_up()
-    pace.begun(10_000)
-    assert pace.opens_at(500) == pace.ends_at
+    pace.begun(10_000, 99_000)
+    assert pace.opens_at(500) == pace.ends_at == 1144.0
+
+
+def test_it_is_over_as_soon_as_nothing_waits_any_more() -> None:
+    pace = catching_up(jitter=0.5)
+    pace.begun(99, 500)
+    assert pace.ends_at > 1000.0
+    pace.begun(10, 510)
+    assert pace.ends_at > 1000.0
+    pace.begun(1, 510)
+    assert pace.opens_at(600) == pace.ends_at == 1000.0
 
 
 def test_chance_keeps_clients_from_going_on_and_from_ending_at_once() -> None:
@@ -60,6 +70,6 @@ def test_another_outage_before_the_end_does_not_bring_the_end_nearer() -> None:
 
 def test_hurry_lets_the_rest_go() -> None:
     pace = catching_up()
-    pace.begun(50)
+    pace.begun(50, 500)
     pace.hurry()
     assert pace.opens_at(500) == pace.ends_at == 1000.0

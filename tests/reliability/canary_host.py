@@ -38,7 +38,7 @@ from honeyhive_batcher import (
 from honeyhive_batcher.core.engine import Engine
 from honeyhive_batcher.core.intake import Intake
 from honeyhive_batcher.core.model import Reply, Request, Response
-from honeyhive_batcher.runtime.lifecycle import Seams
+from honeyhive_batcher.runtime.seams import Seams
 from honeyhive_batcher.runtime.transport import Transport
 
 KEY = os.environ.get("CANARY_KEY", "")

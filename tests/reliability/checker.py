@@ -276,7 +276,10 @@ def _requests(record: Record) -> Iterator[str]:
         shared = (request.group, request.group in request.ids)
         if properties.setdefault(shared, request.properties) != request.properties and request.properties:
             yield f"{name} has other session properties than before"
-        tries[request.run, request.ids] += request.costs_a_try and not request.is_hurried
+        # A push-back counts only while the endpoint is not down. What may have arrived counts always: that
+        # bounds the copies.
+        counts = request.costs_a_try and any(each.told is Told.UNKNOWN for each in request.carried)
+        tries[request.run, request.ids] += counts and not request.is_hurried
         if tries[request.run, request.ids] > limits.max_retries + 1:
             yield f"{name} is a retry too many"
     yield from _floors(record.arrivals)

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, final
 
 from honeyhive_batcher import Batcher, ClosedError, EncodeError, Session
-from honeyhive_batcher.runtime.lifecycle import Seams
+from honeyhive_batcher.runtime.seams import Seams
 from tests.fakes import numbered_ids
 from tests.reliability.checker import ACCEPTED, Fated, Flushed, Limits, Offer, Record
 from tests.reliability.enemy import Climate, Enemy, Weather

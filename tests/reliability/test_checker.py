@@ -326,10 +326,12 @@ def too_early(record: Record) -> None:
     record.arrivals[0].retry_after = 2.0
 
 
-@lie("request 2 at 2.1 s is a retry too many")
+@lie("request 6 at 5.5 s is a retry too many")
 def too_often(record: Record) -> None:
     record.limits = msgspec.structs.replace(LIMITS, max_retries=0)
-    record.arrivals[2].costs_a_try = True
+    for at in (4.5, 5.5):
+        answer(record, send(record, at, body("c")), at + 0.1, "connection reset", Told.UNKNOWN)
+        record.arrivals[-1].costs_a_try = True
 
 
 @lie("b was first sent at 1 s, after younger ones of its group")

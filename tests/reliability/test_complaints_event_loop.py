@@ -12,7 +12,7 @@ import pytest
 
 from honeyhive_batcher import Admission, Batcher
 from honeyhive_batcher.core import encoding, repair
-from honeyhive_batcher.runtime.lifecycle import Seams
+from honeyhive_batcher.runtime.seams import Seams
 from tests.fakes import HANG, REFUSED, FakeTransport, Step, check_ledger, fates, make_batcher
 from tests.virtual_time import now, run_virtually, virtual_loop
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from honeyhive_batcher import Admission, Batcher
-from honeyhive_batcher.runtime.lifecycle import Seams
+from honeyhive_batcher.runtime.seams import Seams
 from honeyhive_batcher.testing import Collector, collector_in_thread
 from tests.fakes import HANG, FakeTransport, check_ledger, fates
 from tests.programs import run_program

@@ -135,8 +135,8 @@ async def test_a_queue_that_overflows_says_so_counts_it_and_does_not_flood_the_l
         else:
             assert numbers.dropped == {"evicted": lost}
             assert len(set(evicted)) == len(evicted) == lost
-        await asyncio.sleep(60)
+        await asyncio.sleep(900)  # the longest pause between two such lines
         said = [line for line in lines(caplog) if line.startswith("events lost since the last line")]
-        assert 8 <= len(said) <= now() / 60 + 1
+        assert 4 <= len(said) <= now() / 60 + 1
         name = "refused (queue_full)" if overflow == "drop_newest" else "evicted"
-        assert sum(int(line.partition(": ")[2].removesuffix(f" {name}")) for line in said) == lost
+        assert sum(int(line.partition(": ")[2].partition(f" {name}")[0]) for line in said) == lost

@@ -73,7 +73,7 @@ async def test_a_partial_success_is_told_event_by_event_and_nothing_taken_is_sen
     assert any("2 rejected" in record.getMessage() for record in caplog.records)
 
 
-@pytest.mark.parametrize("status", [400, 406, 413, 415, 418, 422, 501, 503, 429, 500])
+@pytest.mark.parametrize("status", [400, 406, 413, 415, 418, 422, 501, 500])
 async def test_no_status_is_retried_for_ever(status: int) -> None:
     """A call that the server refused with 400 was sent again and again, for ever (wandb/weave#4395)."""
     transport = FakeTransport(otherwise=Response(status=status))
@@ -93,8 +93,35 @@ async def test_no_status_is_retried_for_ever(status: int) -> None:
         assert lost == {"rejected": 64}
         assert sent <= 13  # 2 * log2(64) + 1, and not one for each event
     else:
-        assert lost in ({"retries_exhausted": 64}, {"unconfirmed": 64})
+        assert lost == {"unconfirmed": 64}
         assert sent <= 10
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 503])
+async def test_a_status_that_asks_to_come_again_is_come_back_to_at_the_pace_of_an_outage(status: int) -> None:
+    """For as long as the server pushes everything back, and no event is lost by it; but one batch that it
+    pushes back alone, among others that it takes, is given up (wandb/weave#4395).
+    """
+    transport = FakeTransport(otherwise=Response(status=status))
+    async with make_batcher(transport, backoff_max=30) as batcher:
+        for _ in range(64):
+            assert batcher.push(EVENT)
+        await asyncio.sleep(3600)
+        assert len(transport.sent) <= 3600 / 30 + 10
+        transport.otherwise = OK
+        await asyncio.sleep(60)
+    assert fates(batcher) == {"delivered": 64}
+
+    async def busy_with_one() -> Reply:
+        return Response(status=status) if b"poison" in transport.sent[-1].request.body else OK
+
+    transport = FakeTransport(otherwise=busy_with_one)
+    async with make_batcher(transport, max_batch_events=1) as batcher:
+        batcher.push({"model": "poison"})
+        for _ in range(1000):
+            batcher.push(EVENT)
+            await asyncio.sleep(0.1)
+    assert fates(batcher) == {"delivered": 1000, "retries_exhausted": 1}
 
 
 async def _requests(backlog: int, outage: float) -> tuple[int, float]:
@@ -129,4 +156,4 @@ async def test_an_outage_costs_as_little_however_much_waits() -> None:
     much, healed_at = await _requests(backlog=5000, outage=300.0)
     assert much <= little + 8
     assert much <= 30
-    assert healed_at <= 90
+    assert healed_at <= 200

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from honeyhive_batcher.config import Config
 from honeyhive_batcher.core.model import Failure, Reply, Request
-from honeyhive_batcher.runtime.lifecycle import Seams
+from honeyhive_batcher.runtime.seams import Seams
 from honeyhive_batcher.runtime.transport import AiohttpTransport, Transport
 
 

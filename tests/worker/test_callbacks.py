@@ -218,3 +218,13 @@ async def test_what_before_send_makes_of_an_event_has_to_be_one() -> None:
     async with make_batcher(FakeTransport(), before_send=lambda _: 7) as batcher:
         assert batcher.push(EVENT) is Admission.NOT_AN_EVENT
     assert check_ledger(batcher).refused == {"not_an_event": 1}
+
+
+async def test_what_a_batcher_that_never_ran_held_is_told_when_it_is_closed() -> None:
+    told: list[tuple[str, ...]] = []
+    batcher = make_batcher(FakeTransport(), on_dropped=lambda ids, reason: told.append((*ids, reason)))
+    batcher.push(event("a"))
+    batcher.push(event("b"))
+    await batcher.aclose()
+    assert told == [("a", "b", "shutdown")]
+    assert fates(batcher) == {"shutdown": 2}

@@ -13,7 +13,7 @@ import pytest
 
 from honeyhive_batcher import Admission, Batcher
 from honeyhive_batcher.core.engine import Engine
-from honeyhive_batcher.runtime.lifecycle import Seams
+from honeyhive_batcher.runtime.seams import Seams
 from honeyhive_batcher.runtime.waiting import Vigil, Waiters
 from tests.fakes import HANG, FakeTransport, fates, make_batcher
 from tests.virtual_time import now, run_virtually, until, virtual_loop

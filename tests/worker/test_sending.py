@@ -8,7 +8,7 @@ import pytest
 
 from honeyhive_batcher import Batcher
 from honeyhive_batcher.core.model import Response
-from honeyhive_batcher.runtime.lifecycle import Seams
+from honeyhive_batcher.runtime.seams import Seams
 from tests.fakes import HANG, OK, REFUSED, RESET, FakeTransport, check_ledger, fates, make_batcher
 from tests.virtual_time import now, run_virtually, until
 
