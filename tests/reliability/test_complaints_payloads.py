@@ -101,7 +101,9 @@ async def reset(connection: Connection) -> bool:
 
 
 @pytest.mark.parametrize(
-    "fault", [answering(200), answering(401), answering(400), answering(500), reset], ids=str
+    "fault",
+    [answering(200), answering(401), answering(400), answering(500), reset],
+    ids=["200", "401", "400", "500", "reset"],
 )
 def test_the_key_and_what_events_hold_stand_in_no_log_of_any_level(
     fault: Fault, caplog: pytest.LogCaptureFixture
