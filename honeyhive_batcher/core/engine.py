@@ -96,9 +96,7 @@ class Engine:
         return Attempt(batch=batch)
 
     def wake_at(self) -> float | None:
-        """Return the instant at which `poll` has something to do; None if only a call or a reply will
-        give it something.
-        """
+        """Return when `poll` has something to do; None if only a call or a reply gives it something."""
         if len(self._in_flight) >= self._pacing.limit or self.phase is Phase.CLOSED:
             return None
         instants = [at for at in (self._schedule.due_at(), self._intake.ripe_at()) if at is not None]
@@ -131,8 +129,9 @@ class Engine:
                 self._pacing.misconfigured(started_at=started_at, now=now)
             case _:
                 left = self._ledger.held_events if self.phase is Phase.OPEN else 0  # else there is no time
-                accepted = self._ledger.seq
-                self._pacing.succeeded(attempt.batch, now, in_flight=in_flight, left=left, accepted=accepted)
+                self._pacing.succeeded(
+                    attempt.batch, started_at, now, in_flight=in_flight, left=left, accepted=self._ledger.seq
+                )
                 self._schedule.budget.succeeded()
         self._ledger.endpoint = self._pacing.endpoint
         if not isinstance(said, verdict.Delivered):

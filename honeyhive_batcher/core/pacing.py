@@ -1,27 +1,23 @@
 """How many requests the endpoint may have at once, and not before when.
 
-While it works, concurrency grows by one for every success until the endpoint pushes back, then by one for
-every round; a push-back takes almost a third of it (additive increase, multiplicative decrease).
-
-It is down when failures follow each other without a success in between. Then one request at a time, the
-probe, goes after a back-off that doubles up to the longest: an outage costs a handful of requests a
-minute, whatever waits. Nothing can be known then about a batch, so its time for retries stands still.
-When a probe succeeds, the backlog leaves at the pace of `catch_up`, and concurrency grows from what is left
-of it after the failures.
+While it works, that is what `concurrency` has found. It is down when failures follow each other without a
+success in between. Then one request at a time, the probe, goes after a back-off that doubles up to the
+longest: an outage costs a handful of requests a minute, whatever waits. Nothing can be known then about a
+batch, so its time for retries stands still. When a probe succeeds, the backlog leaves at the pace of
+`catch_up`, and concurrency grows from what is left of it after the failures.
 """
 
 from typing import final
 
 from honeyhive_batcher.config import RetryLimits
+from honeyhive_batcher.core import wire
 from honeyhive_batcher.core.backoff import probe_wait
 from honeyhive_batcher.core.catch_up import CatchUp
+from honeyhive_batcher.core.concurrency import Concurrency
 from honeyhive_batcher.core.model import Batch, Endpoint, Jitter
 
 PROBE_INTERVAL = 60.0
 """Seconds between requests to an endpoint that answers as if a setting were wrong."""
-_FIRST_LIMIT = 4.0
-_DECREASE = 0.7
-"""What a push-back leaves of the limit."""
 _FAILURES_WHEN_SILENT = 2
 """Failures in a row that show an outage, when nothing has succeeded for `_SILENCE`."""
 _FAILURES_AT_MOST = 5
@@ -37,15 +33,12 @@ class Pacing:
     """What is known about the endpoint as a whole."""
 
     def __init__(self, max_in_flight: int, limits: RetryLimits, jitter: Jitter) -> None:
-        self._max = float(max_in_flight)
         self._limits = limits
         self._jitter = jitter
-        self._limit = min(_FIRST_LIMIT, self._max)
-        self._threshold = self._max  # below it the limit grows by one for every success
+        self._concurrency = Concurrency(max_in_flight)
         self._failures = 0  # in a row; requests that were under way together count as one
         self._failed_at = _NEVER
         self._succeeded_at = _NEVER
-        self._reduced_at = _NEVER
         self._probes = 0  # that failed since it is down
         self._failing_since = _NEVER
         self._catch_up = CatchUp(jitter)
@@ -62,7 +55,7 @@ class Pacing:
     @property
     def limit(self) -> int:
         """Requests that may be under way at once."""
-        return 1 if self.is_down else int(self._limit)
+        return 1 if self.is_down else self._concurrency.limit
 
     @property
     def sound_since(self) -> float:
@@ -86,9 +79,11 @@ class Pacing:
         """Note that a batch goes; `accepted` counts all events so far."""
         self._catch_up.begun(len(batch.fragments), accepted)
 
-    def succeeded(self, batch: Batch, now: float, *, in_flight: int, left: int, accepted: int) -> None:
-        """Note an answer that shows the endpoint at work: to `batch`, one of `in_flight` requests, with
-        so many events held, the batch's among them, of those accepted so far.
+    def succeeded(
+        self, batch: Batch, started_at: float, now: float, *, in_flight: int, left: int, accepted: int
+    ) -> None:
+        """Note an answer that shows the endpoint at work: to `batch`, one of `in_flight` requests, sent at
+        `started_at`, with so many events held, the batch's among them, of those accepted so far.
         """
         if self.is_down:
             sent = len(batch.fragments)
@@ -103,17 +98,14 @@ class Pacing:
         self._succeeded_at = now
         self._backoff_until = self._held_until = _NEVER
         self.endpoint = Endpoint.HEALTHY
-        if in_flight >= self.limit:  # else the limit was not what held us back
-            step = 1.0 if self._limit < self._threshold else 1.0 / self._limit
-            self._limit = min(self._max, self._limit + step)
+        size = wire.body_size(batch)
+        self._concurrency.replied(size=size, in_flight=in_flight, started_at=started_at, now=now)
 
     def failed(self, *, started_at: float, now: float) -> None:
         """Note a failure, or a push-back, of a request that began at `started_at`."""
         if self.endpoint is not Endpoint.HELD:
             self.endpoint = Endpoint.BACKING_OFF
-        if started_at >= self._reduced_at:
-            self._limit = self._threshold = max(1.0, self._limit * _DECREASE)
-            self._reduced_at = now
+        self._concurrency.pushed_back(started_at=started_at, now=now)
         if started_at >= self._failed_at:
             if not self._failures and not self.is_down:
                 self._failing_since = started_at

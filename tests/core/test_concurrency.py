@@ -1,0 +1,193 @@
+"""How many requests an endpoint that works may have at once."""
+
+import heapq
+import itertools
+import random
+from collections.abc import Callable
+
+import pytest
+
+from honeyhive_batcher.core.concurrency import Concurrency
+
+
+def reply(to: Concurrency, took: float = 0.05, *, size: int = 100, now: float = 100.0) -> None:
+    """Reply to a request that was one of as many as may be."""
+    to.replied(size=size, in_flight=to.limit, started_at=now - took, now=now)
+
+
+def push_back(to: Concurrency, now: float) -> None:
+    to.pushed_back(started_at=now - 0.05, now=now)
+
+
+def grown(max_in_flight: int = 16) -> Concurrency:
+    """One that has met nothing but success."""
+    concurrency = Concurrency(max_in_flight)
+    for _ in range(max_in_flight):
+        reply(concurrency)
+    assert concurrency.limit == max_in_flight
+    return concurrency
+
+
+class Traffic:
+    """As many requests as may be, all the time, at a server that says how long each takes."""
+
+    def __init__(self, took: Callable[[int, float], float], size: Callable[[], int] = lambda: 100) -> None:
+        self.concurrency = Concurrency(16)
+        self.limits: list[tuple[float, int]] = []
+        self._took = took
+        self._size = size
+        self._under_way: list[tuple[float, int, float, int]] = []
+        self._order = itertools.count()
+        self._now = 0.0
+
+    def run(self, until: float) -> list[int]:
+        """Return the limits after each reply."""
+        limits = []
+        while self._now < until:
+            while len(self._under_way) < self.concurrency.limit:
+                size = self._size()
+                ends_at = self._now + self._took(size, self._now) * self._load(len(self._under_way) + 1)
+                heapq.heappush(self._under_way, (ends_at, next(self._order), self._now, size))
+            in_flight = len(self._under_way)
+            self._now, _, started_at, size = heapq.heappop(self._under_way)
+            self.concurrency.replied(size=size, in_flight=in_flight, started_at=started_at, now=self._now)
+            limits.append(self.concurrency.limit)
+        return limits
+
+    serves: float = 16.0
+
+    def _load(self, under_way: int) -> float:
+        return max(1.0, under_way / self.serves)
+
+
+@pytest.mark.parametrize(("max_in_flight", "limit"), [(1, 1), (2, 2), (3, 3), (4, 4), (5, 4), (16, 4)])
+def test_it_begins_with_a_few_requests_at_once(max_in_flight: int, limit: int) -> None:
+    assert Concurrency(max_in_flight).limit == limit
+
+
+def test_every_reply_at_the_limit_makes_room_for_one_more_up_to_the_most() -> None:
+    concurrency = Concurrency(8)
+    limits = []
+    for _ in range(6):
+        reply(concurrency)
+        limits.append(concurrency.limit)
+    assert limits == [5, 6, 7, 8, 8, 8]
+
+
+def test_a_reply_below_the_limit_makes_no_more_room() -> None:
+    concurrency = Concurrency(16)
+    for _ in range(10):
+        concurrency.replied(size=100, in_flight=3, started_at=0.0, now=0.1)
+    assert concurrency.limit == 4
+
+
+def replies_until(concurrency: Concurrency, limit: int) -> int:
+    """Return how many replies it takes to get there."""
+    replies = 0
+    while concurrency.limit < limit:
+        reply(concurrency)
+        replies += 1
+    return replies
+
+
+def test_a_push_back_takes_a_part_and_growth_is_slow_afterwards_and_slowest_to_where_it_was() -> None:
+    concurrency = grown()
+    push_back(concurrency, 10.0)
+    assert concurrency.limit == 11
+    assert replies_until(concurrency, 12) in (9, 10)  # one more for every round
+    assert replies_until(concurrency, 15) < 3 * 16
+    assert replies_until(concurrency, 16) > 15 * 15  # there it was too many, not long ago
+
+
+def test_the_limit_never_falls_below_one() -> None:
+    concurrency = grown()
+    for now in range(20):
+        push_back(concurrency, float(now))
+    assert concurrency.limit == 1
+
+
+def test_push_backs_of_requests_that_were_under_way_together_count_as_one() -> None:
+    concurrency = grown()
+    push_back(concurrency, 10.0)
+    for started_at in (9.0, 9.9, 10.0):
+        concurrency.pushed_back(started_at=started_at, now=10.1)
+    assert concurrency.limit == 11
+    concurrency.pushed_back(started_at=10.01, now=10.2)
+    assert concurrency.limit == 7
+
+
+def test_a_constant_latency_leaves_all_room_whatever_it_is() -> None:
+    for took in (0.001, 0.05, 10.0):
+        traffic = Traffic(lambda *_, took=took: took)
+        traffic.run(20.0 * took)
+        assert set(traffic.run(500.0 * took)) == {16}, took
+
+
+def test_a_latency_that_rises_with_the_requests_under_way_holds_them_down() -> None:
+    traffic = Traffic(lambda *_: 0.1)
+    traffic.serves = 5.0
+    traffic.run(20.0)
+    limits = traffic.run(600.0)
+    assert sum(limit <= 7 for limit in limits) >= 0.9 * len(limits)  # below 1.5 times what is served
+    assert max(limits) <= 12
+    assert min(limits) >= 4
+    assert sum(limits) / len(limits) >= 5.5
+
+
+def test_a_latency_that_rises_a_lot_with_them_leaves_a_few() -> None:
+    traffic = Traffic(lambda *_: 0.1)
+    traffic.serves = 1.0
+    traffic.run(20.0)
+    limits = traffic.run(100.0)
+    assert min(limits) == 4
+    assert sum(limits) / len(limits) <= 7.0
+
+
+@pytest.mark.parametrize("times", [1.4, 2.0, 10.0])
+def test_a_latency_that_rises_by_itself_is_soon_the_usual_one(times: float) -> None:
+    traffic = Traffic(lambda _, now: 0.1 if now < 60.0 else 0.1 * times)
+    assert max(traffic.run(60.0)) == 16
+    after = traffic.run(60.0 + 60.0 * times)
+    assert min(after) == 4
+    assert set(traffic.run(80.0 + 60.0 * times)) == {16}
+
+
+def test_a_latency_that_falls_is_the_usual_one_before_long() -> None:
+    traffic = Traffic(lambda _, now: 1.0 if now < 60.0 else 0.1 if now < 120.0 else 0.5)
+    traffic.run(120.0)
+    assert set(traffic.run(120.0)) <= {16}
+    assert min(traffic.run(140.0)) < 16  # five times as long as it was
+
+
+@pytest.mark.parametrize("spread", [0.3, 0.5])
+def test_chance_is_no_slowness(spread: float) -> None:
+    chance = random.Random(1)
+    traffic = Traffic(lambda *_: 0.1 * chance.lognormvariate(0.0, spread))
+    limits = traffic.run(100.0)
+    assert sum(limits) / len(limits) >= 15.0
+
+
+def test_a_few_milliseconds_are_no_slowness_nor_is_a_packet_that_was_lost() -> None:
+    chance = random.Random(1)
+    for took in (lambda *_: chance.choice((0.001, 0.005)), lambda *_: 0.1 if chance.random() < 0.99 else 3.0):
+        limits = Traffic(took).run(10.0)
+        assert set(limits[50:]) == {16}
+
+
+def test_a_large_body_is_no_slowness() -> None:
+    chance = random.Random(1)
+    traffic = Traffic(lambda size, _: 0.05 + size / 8e6, lambda: chance.choice((2_000, 4_000_000)))
+    assert set(traffic.run(300.0)[50:]) == {16}
+    sizes = itertools.chain([2_000] * 500, itertools.repeat(4_000_000))
+    traffic = Traffic(lambda size, _: 0.05 + size / 8e6, lambda: next(sizes))
+    assert set(traffic.run(300.0)[50:]) == {16}
+
+
+def test_slowness_alone_takes_nothing_from_few() -> None:
+    concurrency = Concurrency(16)
+    push_back(concurrency, 1.0)
+    assert concurrency.limit == 2
+    reply(concurrency)
+    for _ in range(100):
+        reply(concurrency, 10.0, now=100.0)
+        assert concurrency.limit >= 2
