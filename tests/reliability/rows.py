@@ -43,4 +43,5 @@ def assert_rows(scenario: Scenario, size: Size) -> None:
     """Assert that a scenario has rows and that each holds."""
     rows = list(scenario(size))
     assert rows
-    assert [row for row in rows if not row.holds] == []
+    broken = [f"{row.what}: {row.figure}, and not {row.bound}" for row in rows if not row.holds]
+    assert not broken, "\n".join(broken)
