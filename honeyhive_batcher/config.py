@@ -101,9 +101,9 @@ class RetryLimits(_Part, frozen=True, kw_only=True):
     """How long to keep trying, and what to do when nobody knows whether a batch arrived."""
 
     max_retries: Annotated[int, Meta(ge=0)] = 5
-    """Most retries of a batch. Attempts that an outage kept from being taken do not count."""
+    """Most retries of a batch. In an outage only those count that may have arrived: 500, time-outs."""
     max_elapsed: Seconds = 120.0
-    """Seconds after its first attempt in which a batch may be tried again; outages do not count."""
+    """Seconds after its first attempt in which a batch may be tried again. They stand still in an outage."""
     backoff_base: Seconds = 0.5
     """Upper end of the first back-off of a batch in seconds; each further one doubles it."""
     backoff_max: Seconds = 30.0

@@ -1,5 +1,6 @@
 """A HoneyHive session: what is said once about a group of events, and how it ended."""
 
+import asyncio
 import contextvars
 import logging
 from collections.abc import Callable, Mapping
@@ -147,7 +148,10 @@ class Sessions:
 
     def encode(self, fields: Mapping[str, Any]) -> bytes:
         """Return the JSON of a session's fields; of too large ones only what names the session is kept."""
-        data, repairs = encode_anyway(fields, self._max_bytes)
+        try:
+            data, repairs = encode_anyway(fields, self._max_bytes)
+        except (Exception, asyncio.CancelledError):  # whatever its values raise when they are read
+            data, repairs = None, 0
         if data is None:
             names = {name: fields[name] for name in ("event_id", "session_id") if name in fields}
             data, repairs = encode_anyway(names, self._max_bytes)[0], 1

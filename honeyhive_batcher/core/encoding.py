@@ -199,8 +199,8 @@ class EventEncoder:
             if data is not None:
                 repairs = nonfinite(event, data, nulls)
             elif has_cycle(event):
-                raise RecursionError
-        except FAILURES:
+                raise RecursionError  # noqa: TRY301 - as the encoder would, had it not run out of room first
+        except Exception:  # what the encoder cannot have, and what foreign objects raise when they are read
             data, repairs = self._repair(event, max_bytes)
         if data is None:
             return _too_large(self._max_bytes)

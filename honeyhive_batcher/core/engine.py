@@ -41,7 +41,7 @@ from honeyhive_batcher.core.model import (
     Response,
 )
 from honeyhive_batcher.core.pacing import Pacing
-from honeyhive_batcher.core.retry import Budget, next_attempt
+from honeyhive_batcher.core.retry import Budget, held_again, is_alone_in_being_held, next_attempt
 from honeyhive_batcher.core.schedule import NOW, Schedule
 from honeyhive_batcher.core.trial import Piece, Trial, mended_batch
 from honeyhive_batcher.errors import InternalError
@@ -120,7 +120,10 @@ class Engine:
         in_flight, started_at = len(self._in_flight), self._in_flight.pop(attempt)
         self._ledger.in_flight = in_flight - 1
         said = verdict.judge(attempt.batch, reply)
-        if isinstance(reply, Response) and reply.retry_after is not None:
+        if isinstance(said, verdict.Misconfigured):
+            attempt = held_again(attempt, now, self._pacing.succeeded_at)
+            said = verdict.Refused(cause=said.cause) if is_alone_in_being_held(attempt) else said
+        if isinstance(reply, Response) and reply.retry_after and not isinstance(said, verdict.Delivered):
             self._pacing.asked_to_wait(until=now + reply.retry_after)
         match said:
             case verdict.NotNow() | verdict.Ambiguous():
@@ -128,9 +131,10 @@ class Engine:
             case verdict.Misconfigured():
                 self._pacing.misconfigured(started_at=started_at, now=now)
             case _:
-                left = self._ledger.held_events if self.phase is Phase.OPEN else 0  # else there is no time
+                is_hurried = self.phase is not Phase.OPEN or self._ledger.is_flushing
+                left, accepted = 0 if is_hurried else self._ledger.held_events, self._ledger.seq
                 self._pacing.succeeded(
-                    attempt.batch, started_at, now, in_flight=in_flight, left=left, accepted=self._ledger.seq
+                    attempt.batch, started_at, now, in_flight=in_flight, left=left, accepted=accepted
                 )
                 self._schedule.budget.succeeded()
         self._ledger.endpoint = self._pacing.endpoint

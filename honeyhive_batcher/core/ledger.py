@@ -54,7 +54,9 @@ class Statistics(Struct, frozen=True, kw_only=True):
     endpoint: str
     """How the endpoint answered lately: a value of `Endpoint`."""
     last_error: str | None
-    """What went wrong last on the way to the server; no payload, header or key is in it."""
+    """What went wrong last on the way to the server, also if all is well since: see `endpoint`. No payload,
+    header or key is in it.
+    """
     last_delivery_at: float | None
     """When the server last confirmed an event, Unix seconds."""
 
@@ -200,6 +202,11 @@ class Ledger:
         # Only now, and without a call: what a push evicts meanwhile must not be waited for.
         barrier.watermark, barrier.held = self.seq, self.held_events
         return barrier
+
+    @property
+    def is_flushing(self) -> bool:
+        """Whether somebody waits for events to be settled."""
+        return any(barrier.held for barrier in self._barriers)
 
     def lower_barrier(self, barrier: Barrier) -> None:
         """Stop counting for a barrier."""

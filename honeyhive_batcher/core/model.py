@@ -167,6 +167,10 @@ class Attempt(Struct, frozen=True, eq=False, kw_only=True):
     """An earlier attempt ended with nobody knowing whether the server has the batch."""
     suspect: bool = False
     """A reply that accounted for this batch left all of it out."""
+    held_at: float | None = None
+    """When the server last answered it as if a setting were wrong."""
+    holds: int = 0
+    """How often it did so although it had taken something else since the time before."""
     trial: Any = None
     """The `Trial` that this attempt is a piece of, if it is one."""
 
@@ -222,4 +226,6 @@ class Endpoint(enum.StrEnum):
     BACKING_OFF = "backing_off"
     """It failed or pushed back; sending goes on, slowly."""
     HELD = "held"
-    """It answered 401, 403, 404 or a redirect: somebody has to change a setting. Probed once a minute."""
+    """It answered 401 to 405, 407, 410 or a redirect: somebody has to change a setting. It is asked again
+    once a minute.
+    """

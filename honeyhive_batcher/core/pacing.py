@@ -38,7 +38,8 @@ class Pacing:
         self._concurrency = Concurrency(max_in_flight)
         self._failures = 0  # in a row; requests that were under way together count as one
         self._failed_at = _NEVER
-        self._succeeded_at = _NEVER
+        self.succeeded_at = _NEVER
+        """When the endpoint last was at work."""
         self._probes = 0  # that failed since it is down
         self._failing_since = _NEVER
         self._catch_up = CatchUp(jitter)
@@ -95,7 +96,7 @@ class Pacing:
                 accepted=accepted,
             )
         self._failures = self._probes = 0
-        self._succeeded_at = now
+        self.succeeded_at = now
         self._backoff_until = self._held_until = _NEVER
         self.endpoint = Endpoint.HEALTHY
         size = wire.body_size(batch)
@@ -107,11 +108,13 @@ class Pacing:
             self.endpoint = Endpoint.BACKING_OFF
         self._concurrency.pushed_back(started_at=started_at, now=now)
         if started_at >= self._failed_at:
+            if not self.is_down and now > self._failed_at + self._limits.backoff_max:
+                self._failures = 0  # the one before is too long ago to be of the same trouble
             if not self._failures and not self.is_down:
                 self._failing_since = started_at
             self._failures += 1
             self._failed_at = now
-            is_silent = self._failures >= _FAILURES_WHEN_SILENT and now >= self._succeeded_at + _SILENCE
+            is_silent = self._failures >= _FAILURES_WHEN_SILENT and now >= self.succeeded_at + _SILENCE
             if is_silent or self._failures >= _FAILURES_AT_MOST or self.is_down:
                 self._probes += 1
                 wait = probe_wait(self._limits, self._probes, self._jitter)

@@ -53,11 +53,11 @@ def encode_anyway(value: object, max_bytes: int) -> tuple[bytearray | None, int]
     """Return the same as `repair`, but walk only if the encoder cannot have `value` as it is."""
     try:
         return encode_within(value, max_bytes), 0
-    except FAILURES:
+    except Exception:  # what its own methods raise
         return repair(value, max_bytes)
 
 
-_BARE_NUMBER = re.compile(rb'("(?:[^"\\]|\\.)*")|-?(?:s?NaN\d*|Infinity)', re.DOTALL)
+_BARE_NUMBER = re.compile(rb'("(?:[^"\\]++|\\.)*+")|-?(?:s?NaN\d*|Infinity)', re.DOTALL)
 
 
 def mend(data: bytes) -> bytes | None:
@@ -87,6 +87,14 @@ class _Walk:
 
     def repaired(self, value: Any, depth: int) -> Any:
         """Return something in place of `value` that the encoder takes."""
+        try:
+            return self._repaired(value, depth)
+        except _TooLargeError:
+            raise
+        except Exception:  # its class, or a method that a string has, may raise anything
+            return self._marker("not JSON", value)
+
+    def _repaired(self, value: Any, depth: int) -> Any:
         self._visits += 1
         if isinstance(value, str):
             self._bytes_left -= len(value)
@@ -126,10 +134,12 @@ class _Walk:
             if data is None:
                 if has_cycle(value):
                     return None
-                raise _TooLargeError
+                raise _TooLargeError  # noqa: TRY301 - of the whole, not of this branch
             lost = nonfinite(value, data, 0)
             msgspec.json.decode(data, type=Raw)  # a Decimal that is not finite is written as it is
-        except FAILURES:
+        except _TooLargeError:
+            raise
+        except Exception:  # what its own methods raise
             return None
         self.repairs += lost
         self._bytes_left -= len(data)

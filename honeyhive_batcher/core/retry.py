@@ -22,7 +22,7 @@ def next_attempt(
     nothing could be delivered takes nothing from what can be delivered afterwards; the bounds of the
     queue are what bounds an outage.
     """
-    if attempt.early and now < attempt.due_at:
+    if attempt.early and now < attempt.due_at and not (counts and attempt.maybe_sent):
         return msgspec.structs.replace(attempt, early=False)  # the flush's extra try cost nothing
     tries = attempt.tries + counts
     if tries > limits.max_retries:
@@ -34,6 +34,23 @@ def next_attempt(
     return msgspec.structs.replace(
         attempt, number=attempt.number + 1, tries=tries, due_at=due_at, early=False
     )
+
+
+_ENOUGH_HOLDS = 2
+"""Holds that show that it is the batch, and not a setting. One may be an answer that was on its way."""
+
+
+def held_again(attempt: Attempt, now: float, succeeded_at: float) -> Attempt:
+    """Return the attempt with the note that the server answered it as if a setting were wrong."""
+    others_went = attempt.held_at is not None and succeeded_at > attempt.held_at
+    return msgspec.structs.replace(attempt, held_at=now, holds=attempt.holds + others_went)
+
+
+def is_alone_in_being_held(attempt: Attempt) -> bool:
+    """Return whether the server takes others, again and again, and will not have this one: then it is
+    refused, lest it hold up all others for ever. The parts of such a batch are, too.
+    """
+    return attempt.holds >= _ENOUGH_HOLDS or attempt.trial is not None
 
 
 @final

@@ -68,6 +68,7 @@ class Misconfigured(Struct, frozen=True, kw_only=True):
 Verdict: TypeAlias = Delivered | Partly | NotNow | Ambiguous | TooLarge | Refused | Misconfigured
 
 _NOT_NOW = {408, 425, 429, 503}
+_NO_UPDATE = {400, 402, 403, 404, 405, 410, 422, 501}
 _MISCONFIGURED = {401, 402, 403, 404, 405, 407, 410}
 
 
@@ -99,8 +100,8 @@ def _judge_response(batch: Batch, response: Response) -> Verdict:
         return NotNow(cause=cause, unsent=False, retry_after=response.retry_after)
     if status == 413:
         return TooLarge(cause=cause)
-    if not batch.events and status in {400, 404, 410, 422}:
-        return Refused(cause=cause)  # an update of a session that the server does not know
+    if not batch.events and status in _NO_UPDATE:
+        return Refused(cause=cause)  # of a session that it does not know, or on a route that it has not
     if status in _MISCONFIGURED or 300 <= status < 400:
         return Misconfigured(cause=cause, retry_after=response.retry_after)
     if status == 409 and len(batch.fragments) == 1 and batch.events:
@@ -127,8 +128,8 @@ def _judge_names(batch: Batch, facts: wire.ReplyFacts, cause: str, *, succeeded:
         else:
             rest.append(fragment)
     if not rest:
-        return Delivered() if facts.success else None
-    ours = {fragment.event_id.lower() for fragment in batch.events}
+        return Delivered()
+    ours = {fragment.event_id.lower() for fragment in batch.events} | {batch.key.session_id.lower()}
     foreign = len(returned.keys() - ours - {""})  # distinct: a server that makes ids repeats none
     accounted = facts.errors >= len(rest)
     attributed = not foreign

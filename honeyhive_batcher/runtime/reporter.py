@@ -127,7 +127,8 @@ class Reporter:
         news = {reason: count - self._told.get(reason, 0) for reason, count in losses.items()}
         text = ", ".join(f"{count} {reason}" for reason, count in news.items() if count)
         cause = f"; the last error was: {ledger.last_error}" if ledger.last_error else ""
-        say(logging.WARNING, "events lost since the last line about it: %s%s", text, cause)
+        since = " since the last such line" if self._told else ""
+        say(logging.WARNING, "events lost%s: %s%s", since, text, cause)
         self._told = losses
         self._told_at = now
 
@@ -164,7 +165,7 @@ class Reporter:
                     now - self._troubled_at,
                     ledger.held_events,
                 )
-            elif not self._has_erred and now >= self._warned_at + _QUIET:
+            elif not self._has_erred and now >= self._warned_at + _QUIET and ledger.held_events:
                 self._warned_at = now
                 self._has_warned = True
                 say(logging.WARNING, "%s did not take a batch (%s); it is tried again", self._host, cause)

@@ -63,6 +63,7 @@ class Worker:
         self._shutdown_timeout = shutdown_timeout
         self._clock = clock
         self._sends: set[asyncio.Task[None]] = set()
+        self._unbegun: set[Attempt] = set()  # whose task has not taken its first step
         self._alarm = Alarm(self.loop, clock)
         self._deadline: float | None = None  # when a drain ends; None while the run is open
         self._before_drain: Statistics | None = None
@@ -208,17 +209,20 @@ class Worker:
     def _begin(self, attempt: Attempt) -> None:
         send = self._task(self._send(attempt), "send")
         self._sends.add(send)
+        self._unbegun.add(attempt)
         send.add_done_callback(lambda send: self._sent(attempt, send))
 
     def _sent(self, attempt: Attempt, send: asyncio.Task[None]) -> None:
         self._sends.discard(send)
-        if send.cancelled():  # before its first step, so that it never ran
+        if attempt in self._unbegun:  # cancelled before its first step, so that it never ran
+            self._unbegun.discard(attempt)
             self._complete(attempt, Failure(cause="cancelled before it began", unsent=True))
-        else:
+        elif not send.cancelled():
             send.exception()  # looked at: a Ctrl-C that ended it has ended the loop as well
 
     async def _send(self, attempt: Attempt) -> None:
         reply: Reply
+        self._unbegun.discard(attempt)
         try:
             reply = await self._transport.send(wire.build_request(attempt.batch))
         except asyncio.CancelledError:

@@ -1286,3 +1286,17 @@ def test_lost_replies_are_ambiguous_for_all_that_was_in_flight() -> None:
     in_flight(once, "a")
     once.engine.lose_replies("its event loop was closed", 5.0)
     assert once.fate("a") == "unconfirmed"
+
+
+def test_what_may_have_arrived_counts_also_when_a_flush_began_it() -> None:
+    """Else a program that flushes again and again would leave a copy with the server each time."""
+    rig = Rig(max_retries=2)
+    rig.push("a")
+    rig.flush()
+    for number in range(10):
+        begun = rig.poll()
+        assert len(begun) == (1 if number <= 2 else 0)
+        for attempt in begun:
+            rig.reply(attempt, LOST)
+        rig.flush()
+    assert rig.fate("a") == "unconfirmed"

@@ -263,13 +263,15 @@ def _interrupted(size: Size) -> Iterator[Row]:
             bad = [
                 (value, err)
                 for value, err in said
-                if err or not value.get("exact") or not value["was_interrupted"]
+                if (err and what == "Ctrl-C") or not value.get("exact") or not value["was_interrupted"]
             ]
             events = sum(value.get("accepted", 0) for value, _ in said)
+            # The second strikes wherever Python is, also in tasks of aiohttp's, which say so themselves.
+            saying = ", said anything" if what == "Ctrl-C" else ""
             yield Row(
                 bar=15,
                 what=f"{what} at a random time under asyncio.run (seed {seed}), {runs} programs, "
-                f"{events:,} events: programs that lost an event, hung, or said anything",
+                f"{events:,} events: programs that lost an event{saying} or hung",
                 figure="; ".join((str(len(bad)), *(repr(each)[:300] for each in bad[:1]))),
                 bound="0",
                 holds=not bad and events > 0,
