@@ -115,6 +115,23 @@ def test_a_second_reply_to_an_attempt_is_an_internal_error_and_changes_nothing()
     assert rig.statistics == before
 
 
+def test_requests_are_counted_and_what_made_each_batch_be_cut() -> None:
+    rig = Rig(max_batch_events=2, flush_interval=1.0)
+    rig.push("a", "b", "c", "d", "e")
+    rig.poll()
+    assert (rig.statistics.requests, rig.statistics.retries) == (2, 0)
+    assert rig.statistics.batches == {"full": 2}
+    rig.reply(rig.sent[1].attempt, named("c", "d"))
+    rig.reply(rig.sent[0].attempt, LOST)
+    rig.send_at(0.25)
+    assert (rig.statistics.requests, rig.statistics.retries) == (3, 1)
+    rig.reply(rig.sent[2].attempt, named("a", "b"))
+    rig.send_at(1.0)
+    in_flight(rig, "f")
+    assert (rig.statistics.requests, rig.statistics.retries) == (5, 1)
+    assert rig.statistics.batches == {"full": 2, "interval": 1, "flush": 1}
+
+
 # Partial success.
 
 
@@ -141,6 +158,12 @@ def test_what_is_left_out_and_accounted_for_twice_is_dropped_as_rejected() -> No
     assert len(rig.sent) == 2
     assert rig.statistics.last_error == "HTTP 500"
     rig.assert_settled()
+
+
+def test_what_is_left_out_when_no_retry_is_left_is_rejected() -> None:
+    rig = Rig(max_retries=0)
+    rig.reply(in_flight(rig, "a", "b").attempt, named("a", status=500, errors=1))
+    assert (rig.fate("a"), rig.fate("b")) == ("delivered", "rejected")
 
 
 def test_a_partial_500_that_makes_progress_is_no_reason_to_drop_the_rest() -> None:
@@ -401,6 +424,48 @@ def test_a_server_that_refuses_everything_is_noticed_after_few_requests() -> Non
     rig.serve(refusing([names[0], names[99]]))
     assert rig.with_fate("delivered") >= set(names[1:99])
     rig.assert_settled()
+
+
+@pytest.mark.parametrize(
+    ("between", "requests"),
+    [
+        (named("a", "b"), 15),  # the server takes events again: look for the one that it does not take
+        (named("a", status=500, errors=1), 15),
+        (named("foreign", status=500), 15),
+        (named(status=500, errors=2), 3),
+        (LOST, 3),
+    ],
+)
+def test_a_server_that_refused_everything_is_believed_until_it_takes_something(
+    between: Reply, requests: int
+) -> None:
+    rig = Rig(on_ambiguous="drop", max_retries=0)
+    rig.push_many(100, "refused")
+    rig.flush()
+    rig.serve(lambda sent: answer(400))
+    rig.reply(in_flight(rig, "a", "b").attempt, between)
+    before = len(rig.sent)
+    rig.push_many(100, "refused again")
+    rig.flush()
+    rig.serve(lambda sent: answer(400))
+    assert len(rig.sent) - before == requests
+    rig.assert_settled()
+
+
+def test_a_piece_of_which_the_server_took_a_part_shows_that_it_takes_events() -> None:
+    rig = Rig()
+    names = rig.push_many(16)
+    rig.flush()
+    good = {"e0", "e15"}
+
+    def server(sent: Sent) -> Reply:
+        if sent.ids == tuple(names[:8]):
+            return named("e0", status=500, errors=7)
+        return sent.all_named if good.issuperset(sent.ids) else answer(400)
+
+    rig.serve(server)
+    assert rig.with_fate("delivered") == good
+    assert rig.with_fate("rejected") == {*names} - good
 
 
 def test_a_piece_that_fails_otherwise_keeps_its_place_in_the_search() -> None:
@@ -706,6 +771,25 @@ def test_a_success_of_a_request_that_was_under_way_ends_a_hold() -> None:
     assert rig.with_fate("delivered") == {"a", "b"}
 
 
+def test_an_endpoint_at_work_is_not_stalled_when_nothing_is_under_way() -> None:
+    rig = Rig()
+    assert not rig.engine.is_stalled
+    sent = in_flight(rig, "a")
+    rig.reply(sent.attempt, sent.all_named)
+    assert not rig.engine.is_stalled
+
+
+def test_a_flush_hurries_nothing_while_the_endpoint_is_held() -> None:
+    rig = Rig(max_batch_events=1, backoff_base=4.0)
+    rig.push("a", "b")
+    first, second = rig.poll()
+    rig.reply(first, answer(401))
+    rig.flush()
+    assert rig.poll() == []
+    rig.reply(second, named("b"), at=0.1)
+    rig.send_at(2.0)
+
+
 # Retries.
 
 
@@ -728,6 +812,13 @@ def test_max_retries_counts_attempts_that_may_have_arrived_exactly(max_retries: 
     assert {sent.body for sent in rig.sent} == {rig.sent[0].body}
     assert rig.statistics.retries == max_retries
     rig.assert_settled()
+
+
+def test_a_connection_that_never_stood_takes_none_of_the_retries() -> None:
+    rig = Rig(max_retries=0)
+    rig.reply(in_flight(rig, "a").attempt, UNSENT)
+    rig.serve(healthy)
+    assert rig.fate("a") == "delivered"
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 503])
@@ -1203,6 +1294,29 @@ def test_a_drain_refuses_new_events_and_sends_what_is_held_at_once() -> None:
     rig.engine.drain()
     assert rig.engine.phase is Phase.DRAINING
     rig.serve(healthy)
+
+
+@pytest.mark.parametrize("is_draining", [True, False])
+def test_a_drain_does_not_spread_what_an_outage_piled_up(is_draining: bool) -> None:
+    rig = Rig(max_batch_events=1, max_in_flight=1)
+    names = rig.push_many(20)
+    rig.serve(lambda sent: UNSENT, until=100.0)
+    if is_draining:
+        rig.engine.drain()
+    rig.serve(healthy, until=rig.now + 31.0)
+    assert (rig.with_fate("delivered") == {*names}) is is_draining
+
+
+def test_a_closed_run_is_not_drained_nor_woken_for_the_next() -> None:
+    rig = Rig()
+    closed = rig.engine
+    rig.abandon()
+    closed.drain()
+    assert closed.phase is Phase.CLOSED
+    rig.run_again()
+    rig.push("a")
+    assert closed.wake_at() is None
+    assert rig.engine.wake_at() == 1.0
 
 
 def test_abandon_tells_what_may_have_arrived_from_what_was_never_sent() -> None:

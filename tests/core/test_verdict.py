@@ -223,6 +223,13 @@ def test_the_ids_in_a_body_tell_what_arrived(
         assert verdict.retry_after == 3.0
 
 
+@pytest.mark.parametrize("status", [200, 500])
+def test_a_body_that_says_that_it_failed_is_told_from_one_that_says_nothing(status: int) -> None:
+    failed = judge(batch("a"), Response(status=status, body=body(success=False)))
+    assert isinstance(failed, Ambiguous)
+    assert failed.cause == f"HTTP {status} with success: false"
+
+
 @pytest.mark.parametrize("status", [*range(100, 200), 0, 600, 999])
 def test_a_status_that_http_does_not_know_tells_nothing(status: int) -> None:
     assert isinstance(judge(batch("a"), Response(status=status, body=body(["a"]))), Ambiguous)
