@@ -144,9 +144,9 @@ def test_a_body_is_filled_to_the_byte(key: GroupKey, more: int, events: int) -> 
 
 
 def test_what_was_cut_fills_its_group_no_more() -> None:
-    queue = Queue(size=1000)
+    queue = Queue(size=1200)
     for _ in range(3):
-        queue.add(data=b"x" * 400)
+        queue.add(data=b"x" * 500)
     assert len(queue.cut().events) == 2
     assert queue.groups.ripe_at() == 1.0
     queue.flush()
@@ -413,10 +413,10 @@ def test_a_closing_rides_only_where_its_properties_fit(more: int, rides: bool) -
 
 
 def test_a_closing_that_does_not_fit_rides_no_better_with_an_event_behind_it() -> None:
-    queue = Queue(size=200)
+    queue = Queue(size=1200)
     key = session()
     queue.add(key)
-    closing = queue.close(key, closing=b"c" * 200)
+    closing = queue.close(key, closing=b"c" * 1200)
     queue.add(key)
     queue.flush()
     first = queue.cut()
