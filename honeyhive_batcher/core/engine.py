@@ -82,7 +82,7 @@ class Engine:
             self._in_flight[attempt] = now
             self._pacing.begun(attempt.batch, self._ledger.seq)
             self._ledger.requests += 1
-            self._ledger.retries += attempt.number > 1 or attempt.early
+            self._ledger.retries += attempt.number > 1
             begun.append(attempt)
         self._ledger.in_flight = len(self._in_flight)
         return begun

@@ -99,7 +99,7 @@ def _judge_response(batch: Batch, response: Response) -> Verdict:
         return NotNow(cause=cause, unsent=False, retry_after=response.retry_after)
     if status == 413:
         return TooLarge(cause=cause)
-    if not batch.events and status in {400, 404, 410, 422}:
+    if not batch.events and status in {404, 410}:
         return Refused(cause=cause)  # an update of a session that the server does not know
     if status in _MISCONFIGURED or 300 <= status < 400:
         return Misconfigured(cause=cause, retry_after=response.retry_after)

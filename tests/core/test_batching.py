@@ -544,12 +544,13 @@ def test_a_group_is_ordered_by_age_once_however_many_of_its_events_wait() -> Non
 
 def test_a_group_that_is_cut_by_age_while_it_stands_in_line_stands_there_once() -> None:
     queue = Queue(events=2)
-    for _ in range(100):
-        for _ in range(4):
-            queue.add()
-        queue.flush()
+    for key in (session("older"), session("newer")):
+        for _ in range(200):
+            queue.add(key)
+    queue.flush()
+    for _ in range(150):
         queue.cut()
-    assert internal_sizes(queue.groups)[2] == 1
+        assert internal_sizes(queue.groups)[2] <= 2
 
 
 def test_many_evictions_leave_nothing() -> None:

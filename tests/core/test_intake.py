@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -562,6 +563,42 @@ def test_a_push_may_come_from_the_wake_up_of_another() -> None:
     assert (now.offered, now.held, now.dropped) == (6, 3, {"evicted": 3})
     assert settle_all(queue) == ["inner 3", "inner 4", "inner 5"]
     assert queue.statistics().held_bytes == 0
+
+
+@pytest.mark.parametrize("verb", ["evict", "cut"])
+def test_a_push_that_interrupts_evicts_nothing(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = intake(events=2, overflow="drop_oldest", batch_events=1)
+    for name in ("a", "b"):
+        queue.admit(encoded(event_id=name), SESSIONLESS, 0.0)
+    inner: list[Admission] = []
+    interrupted = getattr(Groups, verb)
+
+    def interrupt(*arguments: Any) -> Any:
+        if not inner:
+            inner.append(queue.admit(encoded(event_id="inner"), SESSIONLESS, 0.0))
+        return interrupted(*arguments)
+
+    monkeypatch.setattr(Groups, verb, interrupt)
+    if verb == "cut":
+        assert queue.cut(0.0) is not None
+    assert queue.admit(encoded(event_id="c"), SESSIONLESS, 0.0) is Admission.ACCEPTED
+    assert inner == [Admission.QUEUE_FULL]
+    assert queue.statistics().dropped == {"evicted": 1}
+
+
+def test_an_event_that_there_is_no_memory_for_was_never_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = intake()
+
+    def add(*arguments: Any) -> bool:
+        raise MemoryError
+
+    before = queue.statistics()
+    with monkeypatch.context() as patch:
+        patch.setattr(Groups, "add", add)
+        with pytest.raises(MemoryError):
+            queue.admit(encoded(), SESSIONLESS, 0.0)
+    assert queue.statistics() == before
+    assert queue.admit(encoded(), SESSIONLESS, 0.0) is Admission.ACCEPTED
 
 
 def play(queue: Intake, key: GroupKey) -> int:

@@ -99,7 +99,7 @@ def test_a_fate_is_counted_and_the_capacity_returned(fate: Fate, reason: DropRea
 
 
 class Unasked(Counter[DropReason]):
-    """Fails where a count would call something of Python's own: no memory, or too near the recursion limit."""
+    """Fails where a count would call something of Python's own: too near the recursion limit, say."""
 
     def __missing__(self, key: DropReason) -> int:
         raise RecursionError
