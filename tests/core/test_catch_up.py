@@ -33,6 +33,15 @@ def test_it_takes_no_longer_than_it_is_worth(length: float, waiting: int, second
     assert catching_up(length=length, waiting=waiting).ends_at == pytest.approx(1000.0 + seconds)
 
 
+def test_a_small_backlog_takes_no_longer_than_its_batches_are_worth() -> None:
+    for waiting, sent, seconds in [(10, 2, 12.5), (1, 1, 2.5)]:
+        pace = CatchUp(lambda: 0.0)
+        pace.begin(now=1000.0, length=60.0, waiting=waiting, sent=sent, accepted=500)
+        assert pace.ends_at == 1000.0 + seconds
+        pace.begun(waiting)
+        assert pace.opens_at(500) == 1000.0 + seconds
+
+
 def test_what_is_accepted_meanwhile_comes_on_top() -> None:
     pace = catching_up()
     for accepted in range(501, 600):

@@ -104,6 +104,17 @@ def test_a_key_becomes_a_string(key: object, name: str, repairs: int) -> None:
     )
 
 
+def test_every_odd_key_is_counted() -> None:
+    assert repaired({(1, 2): 1, (3, 4): 2}) == ({"(1, 2)": 1, "(3, 4)": 2}, 2)
+
+
+def test_a_decimal_that_is_not_finite_is_replaced_also_deep_in_what_is_kept() -> None:
+    assert repaired({"odd": {(1, 2): 1}, "kept": [Decimal("NaN")]}) == (
+        {"odd": {"(1, 2)": 1}, "kept": [None]},
+        2,
+    )
+
+
 def test_a_long_odd_key_is_cut() -> None:
     ((key, _),) = repaired({("x" * 1000,): 1})[0].items()
     assert len(key) == 200
