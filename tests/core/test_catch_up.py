@@ -38,8 +38,8 @@ def test_a_small_backlog_takes_no_longer_than_its_batches_are_worth() -> None:
         pace = CatchUp(lambda: 0.0)
         pace.begin(now=1000.0, length=60.0, waiting=waiting, sent=sent, accepted=500)
         assert pace.ends_at == 1000.0 + seconds
-        pace.begun(waiting)
-        assert pace.opens_at(500) == 1000.0 + seconds
+        pace.begun(sent, 500)
+        assert pace.opens_at(500) == (1000.0 if sent == waiting else 1000.0 + seconds * sent / waiting)
 
 
 def test_what_is_accepted_meanwhile_comes_on_top() -> None:

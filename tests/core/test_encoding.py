@@ -448,6 +448,20 @@ def test_a_struct_that_says_an_id_and_a_project_keeps_them() -> None:
         assert (fields["project"], encoded.repairs) == (project, 0)
 
 
+def test_an_odd_id_of_a_plain_struct_is_replaced() -> None:
+    class Own(msgspec.Struct):
+        event_id: Any
+
+    encoded = encode(Own(event_id=[]))
+    assert json.loads(encoded.data)["event_id"] == encoded.event_id == NEW_ID
+    assert encoded.repairs == 1
+
+
+def test_a_text_that_looks_like_an_empty_object_arrives_as_it_was() -> None:
+    assert json.loads(encode({"text": "{,"}).data)["text"] == "{,"
+    assert json.loads(encode({}, project="{,").data)["project"] == "{,"
+
+
 def test_defaults_are_escaped_as_json() -> None:
     assert json.loads(encode({}, project='a"\\\né').data)["project"] == 'a"\\\né'
 

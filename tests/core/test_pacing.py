@@ -192,7 +192,7 @@ def test_a_backlog_leaves_by_and_by_unless_a_flush_asks_for_it() -> None:
         fail(paced, at)
     succeed(paced, 1, now=29.0, left=1001)
     first = paced.opens_at(0)
-    paced.begun(Batch(key=SESSIONLESS, fragments=(Fragment(b"{}", "a", SESSIONLESS, 1, 0.0, 2),)))
+    paced.begun(Batch(key=SESSIONLESS, fragments=(Fragment(b"{}", "a", SESSIONLESS, 1, 0.0, 2),)), 0)
     assert paced.opens_at(0) > first > 29.0
     paced.hurry()
     assert paced.opens_at(0) <= 29.0
@@ -212,16 +212,6 @@ def test_a_second_in_which_nothing_succeeded_shows_an_outage() -> None:
         fail(paced, 1.5)
         fail(paced, failed_at)
         assert paced.is_down is is_down
-
-
-def test_a_push_back_of_a_request_that_began_at_the_one_before_takes_its_own_part() -> None:
-    paced = pacing()
-    succeed(paced, 1, now=1.0)
-    fail(paced, 1.0, started_at=0.9)
-    assert paced.limit == 2
-    fail(paced, 1.5, started_at=1.0)
-    assert not paced.is_down
-    assert paced.limit == 1
 
 
 def test_a_probe_of_a_held_endpoint_that_fails_is_followed_by_a_backoff() -> None:
