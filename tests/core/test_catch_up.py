@@ -71,6 +71,15 @@ def test_chance_keeps_clients_from_going_on_and_from_ending_at_once() -> None:
     assert pace.opens_at(500) == pytest.approx(1000.0 + 1.44 * 0.975)
 
 
+def test_chance_holds_back_the_first_by_up_to_two_batches_of_any_size() -> None:
+    pace = CatchUp(lambda: 0.5)
+    pace.begin(now=1000.0, length=60.0, waiting=10, sent=2, accepted=500)
+    assert pace.opens_at(500) == pytest.approx(1000.0 + 12.5 * 0.975 * 2 / 10)
+    pace = CatchUp(lambda: 0.5)
+    pace.begin(now=1000.0, length=60.0, waiting=1, sent=1, accepted=500)
+    assert pace.opens_at(500) == pace.ends_at
+
+
 def test_another_outage_before_the_end_does_not_bring_the_end_nearer() -> None:
     pace = catching_up()
     pace.begin(now=1010.0, length=1.0, waiting=90, sent=1, accepted=500)

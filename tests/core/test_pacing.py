@@ -219,3 +219,12 @@ def test_a_probe_of_a_held_endpoint_that_fails_is_followed_by_a_backoff() -> Non
     paced.misconfigured(started_at=9.0, now=10.0)
     fail(paced, 71.0, started_at=70.0)
     assert paced.opens_at(0) == 75.0
+
+
+def test_a_success_ends_a_hold_and_the_backoff_within_it() -> None:
+    paced = pacing()
+    paced.misconfigured(started_at=9.0, now=10.0)
+    fail(paced, 71.0, started_at=70.0)
+    paced.misconfigured(started_at=75.0, now=76.0)
+    succeed(paced, 1, now=77.0, left=1)
+    assert paced.opens_at(0) <= 77.0
