@@ -50,8 +50,9 @@ def test_a_retry_goes_at_its_instant(now: float, goes: bool) -> None:
 def test_retries_go_by_their_instants_and_those_of_one_instant_in_their_order() -> None:
     plan = schedule()
     late, one, two, soon = attempt(9.0), attempt(5.0), attempt(5.0), attempt(1.0)
-    for retry in (late, one, two, soon):
+    for retry in (late, soon, one, two):
         plan.wait(retry)
+    assert plan.due_at() == 1.0
     assert [taken(plan, 100.0) for _ in range(5)] == [soon, one, two, late, None]
 
 
