@@ -186,9 +186,7 @@ class Groups:
         """Queue a closing again that was to ride with a batch which is being split."""
         group = self._groups[closing.key]
         group.away -= 1
-        group.fragments.appendleft(closing)
-        self._count(group, closing, 1)
-        self._line_up(group)
+        group.fragments.appendleft(closing)  # lined up when the rest of that batch is settled
 
     def settled(self, key: GroupKey, fragments: int) -> int:
         """Note that cut fragments of a key are settled; return what its properties were charged if
@@ -212,8 +210,7 @@ class Groups:
         if group.away:
             return 0
         del self._groups[group.key]  # no call since the look at what it has: a push may interrupt this
-        charged, group.charged = group.charged, 0
-        return charged
+        return group.charged
 
     def _cut_from(self, group: _Group, trigger: Trigger) -> Batch:
         queue = group.fragments

@@ -82,7 +82,7 @@ class Engine:
             self._in_flight[attempt] = now
             self._pacing.begun(attempt.batch, self._ledger.seq)
             self._ledger.requests += 1
-            self._ledger.retries += attempt.number > 1 or attempt.early
+            self._ledger.retries += attempt.number > 1
             begun.append(attempt)
         self._ledger.in_flight = len(self._in_flight)
         return begun
@@ -286,12 +286,9 @@ class Engine:
         for attempt in self._in_flight:
             self._intake.settle(attempt.batch.fragments, Fate.UNCONFIRMED)
         waiting = self._schedule.take_all()
-        for attempt in waiting:
-            self._give_up(Piece.of(attempt), reason)
-        for attempt in (*self._in_flight, *waiting):
-            if attempt.trial is not None:
-                for piece in attempt.trial.take_all():
-                    self._give_up(piece, reason)
+        trials = [attempt.trial for attempt in (*self._in_flight, *waiting) if attempt.trial is not None]
+        for piece in (*map(Piece.of, waiting), *(each for trial in trials for each in trial.take_all())):
+            self._give_up(piece, reason)
         while (batch := self._intake.cut(NOW)) is not None:
             self._give_up(Piece(fragments=batch.fragments, maybe_sent=False), reason)
         self._in_flight.clear()

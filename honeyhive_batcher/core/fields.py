@@ -8,8 +8,6 @@ from msgspec import UNSET, Struct
 
 def field_names(value: Any) -> list[str] | None:
     """Return the names of the fields of a Struct, dataclass or attrs object, or None for anything else."""
-    if isinstance(value, type):
-        return None
     kind: Any = type(value)  # the object itself may answer any question with an exception
     if issubclass(kind, Struct):
         return list(kind.__struct_fields__)

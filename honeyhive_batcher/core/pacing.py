@@ -108,7 +108,7 @@ class Pacing:
             self.endpoint = Endpoint.BACKING_OFF
         self._concurrency.pushed_back(started_at=started_at, now=now)
         if started_at >= self._failed_at:
-            if not self.is_down and now > self._failed_at + self._limits.backoff_max:
+            if not self.is_down and started_at > self._failed_at + 2 * self._limits.backoff_max:
                 self._failures = 0  # the one before is too long ago to be of the same trouble
             if not self._failures and not self.is_down:
                 self._failing_since = started_at

@@ -16,8 +16,10 @@ from honeyhive_batcher.core.retry import Budget
 
 NOW = float("-inf")
 """An instant that has always passed: at once."""
-_MOST_PROBING = 4
-"""Batches that take turns in asking whether an endpoint is down still."""
+_MOST_PROBING = 16
+"""Batches that take turns in asking whether an endpoint is down still: more than there are likely to be that
+it fails at by themselves, and few beside a queue.
+"""
 
 
 @final
@@ -28,7 +30,6 @@ class Schedule:
         self.budget = budget
         self._ready: deque[Attempt] = deque()
         self._waiting: list[tuple[float, int, Attempt]] = []
-        self._turn_of_new = False
         self._order = itertools.count()  # decides between attempts that wait for the same instant
 
     def add(self, attempt: Attempt) -> None:
@@ -50,13 +51,10 @@ class Schedule:
         """Take the attempt that goes at `now`, if there is one: what waits comes before what `cut` gives.
 
         Not while the endpoint is down: what the server fails at by itself must not be all there is to ask
-        with. So a few batches take turns, and when there are so many every other request is a new one;
-        what is not among them may still be evicted.
+        with. So some batches take turns; what is not among them may still be evicted.
         """
-        if is_down:
-            self._turn_of_new = not self._turn_of_new
-            if self._turn_of_new or len(self._ready) + len(self._waiting) < _MOST_PROBING:
-                return cut(now) or self._take(now)
+        if is_down and len(self._ready) + len(self._waiting) < _MOST_PROBING:
+            return cut(now) or self._take(now)
         return self._take(now) or cut(now)
 
     def _take(self, now: float) -> Attempt | None:

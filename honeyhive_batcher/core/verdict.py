@@ -68,7 +68,7 @@ class Misconfigured(Struct, frozen=True, kw_only=True):
 Verdict: TypeAlias = Delivered | Partly | NotNow | Ambiguous | TooLarge | Refused | Misconfigured
 
 _NOT_NOW = {408, 425, 429, 503}
-_NO_UPDATE = {400, 402, 403, 404, 405, 410, 422, 501}
+_NO_UPDATE = {402, 403, 404, 405, 410, 501}  # 400 and 422 are refusals in any case
 _MISCONFIGURED = {401, 402, 403, 404, 405, 407, 410}
 
 

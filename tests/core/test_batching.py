@@ -143,6 +143,17 @@ def test_a_body_is_filled_to_the_byte(key: GroupKey, more: int, events: int) -> 
     assert build_request(batch).body == body_of(batch)
 
 
+def test_what_was_cut_fills_its_group_no_more() -> None:
+    queue = Queue(size=1200)
+    for _ in range(3):
+        queue.add(data=b"x" * 500)
+    assert len(queue.cut().events) == 2
+    assert queue.groups.ripe_at() == 1.0
+    queue.flush()
+    queue.cut()
+    assert queue.groups._groups[SESSIONLESS].queued_bytes == 0
+
+
 def test_an_event_that_alone_is_larger_than_a_body_is_cut_alone() -> None:
     """A server may have taught us a smaller body than the settings allow."""
     queue = Queue(size=2000)
@@ -189,6 +200,14 @@ def test_a_batch_says_what_made_it_be_cut() -> None:
     queue.groups.flush_through = 1
     triggers = {batch.key.session_id: batch.trigger for batch in queue.cut_all(now=1.0)}
     assert triggers == {"a": Trigger.FLUSH, "b": Trigger.INTERVAL, "c": Trigger.FULL}
+
+
+def test_a_batch_was_flushed_if_its_oldest_event_was() -> None:
+    queue = Queue()
+    queue.add()
+    queue.flush()
+    queue.add()
+    assert queue.cut().trigger is Trigger.FLUSH
 
 
 def test_news_is_the_first_event_and_a_group_that_becomes_full() -> None:
@@ -334,6 +353,17 @@ def test_a_closing_is_not_evicted() -> None:
     assert queue.cut().fragments == (closing,)
 
 
+def test_an_event_is_evicted_although_the_closing_of_its_session_is_queued() -> None:
+    queue = Queue()
+    key = session()
+    event = queue.add(key)
+    closing = queue.close(key)
+    assert queue.groups.evict() is event
+    assert queue.groups.evict() is None
+    queue.flush()
+    assert queue.cut().fragments == (closing,)
+
+
 def test_a_group_that_was_full_before_an_eviction_is_not_cut_as_full() -> None:
     queue = Queue(events=3)
     for _ in range(3):
@@ -380,6 +410,19 @@ def test_a_closing_rides_only_where_its_properties_fit(more: int, rides: bool) -
     batch = queue.cut()
     assert (closing in batch.fragments) is rides
     assert len(body_of(batch)) == (2000 + more if rides else empty + len(key.properties))
+
+
+def test_a_closing_that_does_not_fit_rides_no_better_with_an_event_behind_it() -> None:
+    queue = Queue(size=1200)
+    key = session()
+    queue.add(key)
+    closing = queue.close(key, closing=b"c" * 1200)
+    queue.add(key)
+    queue.flush()
+    first = queue.cut()
+    assert seqs(first) == [1]
+    queue.settle(first)
+    assert queue.cut().fragments == (closing,)
 
 
 def test_a_closing_alone_waits_until_the_events_of_its_session_are_settled() -> None:
@@ -492,6 +535,24 @@ def test_many_cuts_under_a_group_that_is_not_ripe_leave_nothing(interval: float)
     assert waiting in {batch.key for batch in limits.cut_all()}
 
 
+def test_a_group_is_ordered_by_age_once_however_many_of_its_events_wait() -> None:
+    queue = Queue(events=1000)
+    for _ in range(500):
+        queue.add()
+    assert internal_sizes(queue.groups) == (1, 1, 0)
+
+
+def test_a_group_that_is_cut_by_age_while_it_stands_in_line_stands_there_once() -> None:
+    queue = Queue(events=2)
+    for key in (session("older"), session("newer")):
+        for _ in range(200):
+            queue.add(key)
+    queue.flush()
+    for _ in range(150):
+        queue.cut()
+        assert internal_sizes(queue.groups)[2] <= 2
+
+
 def test_many_evictions_leave_nothing() -> None:
     queue = Queue(events=5)
     keys = [session(str(number)) for number in range(3)]
@@ -523,3 +584,10 @@ def test_a_group_tells_what_it_was_charged_when_it_vanishes() -> None:
     assert json.loads(body_of(batch))["session_properties"] == {"session_id": "s"}
     assert queue.settle(batch) == 18
     assert not queue.groups.knows(key)
+
+
+def test_a_group_that_was_charged_nothing_returns_nothing() -> None:
+    queue = Queue()
+    queue.add(session())
+    queue.flush()
+    assert queue.settle(queue.cut()) == 0

@@ -33,6 +33,15 @@ def test_it_takes_no_longer_than_it_is_worth(length: float, waiting: int, second
     assert catching_up(length=length, waiting=waiting).ends_at == pytest.approx(1000.0 + seconds)
 
 
+def test_a_small_backlog_takes_no_longer_than_its_batches_are_worth() -> None:
+    for waiting, sent, seconds in [(10, 2, 12.5), (1, 1, 2.5)]:
+        pace = CatchUp(lambda: 0.0)
+        pace.begin(now=1000.0, length=60.0, waiting=waiting, sent=sent, accepted=500)
+        assert pace.ends_at == 1000.0 + seconds
+        pace.begun(sent, 500)
+        assert pace.opens_at(500) == (1000.0 if sent == waiting else 1000.0 + seconds * sent / waiting)
+
+
 def test_what_is_accepted_meanwhile_comes_on_top() -> None:
     pace = catching_up()
     for accepted in range(501, 600):
@@ -60,6 +69,15 @@ def test_chance_keeps_clients_from_going_on_and_from_ending_at_once() -> None:
     pace = catching_up(jitter=0.5)
     assert pace.ends_at == pytest.approx(1000.0 + 144.0 * 0.975)
     assert pace.opens_at(500) == pytest.approx(1000.0 + 1.44 * 0.975)
+
+
+def test_chance_holds_back_the_first_by_up_to_two_batches_of_any_size() -> None:
+    pace = CatchUp(lambda: 0.5)
+    pace.begin(now=1000.0, length=60.0, waiting=10, sent=2, accepted=500)
+    assert pace.opens_at(500) == pytest.approx(1000.0 + 12.5 * 0.975 * 2 / 10)
+    pace = CatchUp(lambda: 0.5)
+    pace.begin(now=1000.0, length=60.0, waiting=1, sent=1, accepted=500)
+    assert pace.opens_at(500) == pace.ends_at
 
 
 def test_another_outage_before_the_end_does_not_bring_the_end_nearer() -> None:

@@ -430,6 +430,38 @@ def test_defaults_fill_only_what_is_absent(event: object, project: object, sourc
     assert "event_name" not in fields
 
 
+def test_a_struct_that_says_an_id_and_a_project_keeps_them() -> None:
+    class Own(msgspec.Struct):
+        event_id: str | msgspec.UnsetType = msgspec.UNSET
+        project: str | msgspec.UnsetType = msgspec.UNSET
+        error: str | msgspec.UnsetType | None = msgspec.UNSET
+
+    for event, event_id, project in [
+        (Own(), NEW_ID, "p"),
+        (Own(event_id="mine"), "mine", "p"),
+        (Own(project="mine"), NEW_ID, "mine"),
+        (Own(event_id="mine", project="mine", error=None), "mine", "mine"),
+    ]:
+        encoded = encode(event, project="p")
+        fields = json.loads(encoded.data)
+        assert encoded.event_id == fields["event_id"] == event_id
+        assert (fields["project"], encoded.repairs) == (project, 0)
+
+
+def test_an_odd_id_of_a_plain_struct_is_replaced() -> None:
+    class Own(msgspec.Struct):
+        event_id: Any
+
+    encoded = encode(Own(event_id=[]))
+    assert json.loads(encoded.data)["event_id"] == encoded.event_id == NEW_ID
+    assert encoded.repairs == 1
+
+
+def test_a_text_that_looks_like_an_empty_object_arrives_as_it_was() -> None:
+    assert json.loads(encode({"text": "{,"}).data)["text"] == "{,"
+    assert json.loads(encode({}, project="{,").data)["project"] == "{,"
+
+
 def test_defaults_are_escaped_as_json() -> None:
     assert json.loads(encode({}, project='a"\\\né').data)["project"] == 'a"\\\né'
 

@@ -393,7 +393,7 @@ class EngineMachine(RuleBasedStateMachine):
                 self.reply(sent, reply, {Fate.DELIVERED})
             else:
                 self.reply(sent, reply, None, says="perhaps")
-        elif not rest and says:
+        elif not rest:
             self.store(ids, is_named=True)
             self.reply(sent, reply, {Fate.DELIVERED})
         elif rest and foreign and (chosen or says):
@@ -451,7 +451,7 @@ class EngineMachine(RuleBasedStateMachine):
     def reply_misconfigured(self, which: int, status: int, retry_after: float | None) -> None:
         sent = self.pick(which)
         reply = Response(status=status, body=b'{"statusCode":401}', retry_after=retry_after)
-        if sent.method == "PUT" and status in {404, 410}:
+        if sent.method == "PUT" and status in {402, 403, 404, 405, 410}:
             self.reply(sent, reply, self.loss(sent))
             return
         self.held_until = self.now + 60.0
@@ -496,7 +496,7 @@ class EngineMachine(RuleBasedStateMachine):
         """
         self.in_flight.remove(sent)
         batch = self.batches[self.name_of(sent)]
-        if isinstance(reply, Response) and reply.retry_after is not None:
+        if isinstance(reply, Response) and reply.retry_after is not None and fates != {Fate.DELIVERED}:
             self.floor_at = max(self.floor_at, self.now + reply.retry_after)
         if says == "perhaps" and self.config.retry.on_ambiguous == "drop":
             fates = {Fate.UNCONFIRMED}

@@ -1,17 +1,20 @@
 """Thread-safe bounded admission."""
 
+import inspect
 import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 import pytest
 
 from honeyhive_batcher.config import BatchLimits, QueueLimits
+from honeyhive_batcher.core.batching import Groups
 from honeyhive_batcher.core.encoding import Encoded
 from honeyhive_batcher.core.intake import Intake
-from honeyhive_batcher.core.ledger import Statistics
+from honeyhive_batcher.core.ledger import Ledger, Statistics
 from honeyhive_batcher.core.model import SESSIONLESS, Admission, Batch, DropReason, Fate, GroupKey
 
 OPENING, ENDING = b'{"model_events":[', b"]}"
@@ -67,6 +70,13 @@ def test_an_event_is_taken_and_charged_until_it_is_settled() -> None:
     queue.settle(batch.fragments, Fate.DELIVERED)
     now = queue.statistics()
     assert (now.delivered, now.held, now.held_bytes) == (1, 0, 0)
+
+
+def test_repairs_are_counted_over_all_events() -> None:
+    queue = intake()
+    for repairs in (2, 0, 3):
+        queue.admit(encoded(repairs=repairs), SESSIONLESS, 0.0)
+    assert queue.statistics().repaired == 5
 
 
 def test_a_full_queue_refuses_the_newest() -> None:
@@ -170,6 +180,15 @@ def test_a_barrier_makes_ripe_what_is_queued() -> None:
     assert queue.ripe_at() == 6.0
 
 
+def test_a_barrier_that_is_lowered_counts_no_more() -> None:
+    queue = intake()
+    queue.admit(encoded(), SESSIONLESS, 0.0)
+    barrier = queue.raise_barrier()
+    queue.lower_barrier(barrier)
+    assert settle_all(queue) == ["e"]
+    assert (barrier.held, barrier.delivered) == (1, 0)
+
+
 def test_settlements_are_handed_out_once() -> None:
     queue = intake()
     queue.ledger.keep_settlements = True
@@ -239,6 +258,54 @@ def test_a_wake_up_that_fails_for_want_of_stack_is_made_up_for() -> None:
     for _ in range(3):
         assert queue.admit(encoded(), SESSIONLESS, 0.0)
     assert woken == [1, 2]
+
+
+def test_a_wake_up_that_is_owed_is_not_forgotten_over_an_eviction() -> None:
+    queue = intake(events=3, overflow="drop_oldest")
+    woken: list[int] = []
+
+    def wake() -> None:
+        woken.append(queue.statistics().accepted)
+        if len(woken) == 2:
+            raise RecursionError
+
+    queue.wake = wake
+    for _ in range(6):
+        assert queue.admit(encoded(), SESSIONLESS, 0.0)
+    assert woken == [1, 3, 4]  # the first event, the third that fills a batch, and that again
+
+
+@pytest.mark.parametrize(("overflow", "lost"), [("drop_newest", "refused"), ("drop_oldest", "dropped")])
+def test_the_first_loss_that_the_log_has_not_told_of_wakes(overflow: str, lost: str) -> None:
+    queue = intake(events=2, overflow=overflow)
+    for _ in range(2):
+        queue.admit(encoded(), SESSIONLESS, 0.0)
+    woken: list[int] = []
+    queue.wake = lambda: woken.append(sum(getattr(queue.statistics(), lost).values()))
+    for _ in range(2):
+        queue.is_told = True
+        for _ in range(3):
+            queue.admit(encoded(), SESSIONLESS, 0.0)
+        assert not queue.is_told
+    assert [loss - woken[0] for loss in woken] == [0, 3]
+
+
+def test_a_wake_up_for_a_refusal_that_fails_for_want_of_stack_is_made_up_for() -> None:
+    queue = intake()
+    queue.admit(encoded(), SESSIONLESS, 0.0)
+    woken: list[int] = []
+
+    def wake() -> None:
+        woken.append(queue.statistics().offered)
+        if len(woken) == 1:
+            raise RecursionError
+
+    queue.wake = wake
+    queue.is_told = True
+    assert queue.refuse(Admission.FILTERED) is Admission.FILTERED
+    for _ in range(2):
+        assert queue.admit(encoded(), SESSIONLESS, 0.0)
+    assert woken == [2, 3]
 
 
 def test_the_first_eviction_that_somebody_is_to_be_told_of_wakes() -> None:
@@ -498,6 +565,42 @@ def test_a_push_may_come_from_the_wake_up_of_another() -> None:
     assert queue.statistics().held_bytes == 0
 
 
+@pytest.mark.parametrize("verb", ["evict", "cut"])
+def test_a_push_that_interrupts_evicts_nothing(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = intake(events=2, overflow="drop_oldest", batch_events=1)
+    for name in ("a", "b"):
+        queue.admit(encoded(event_id=name), SESSIONLESS, 0.0)
+    inner: list[Admission] = []
+    interrupted = getattr(Groups, verb)
+
+    def interrupt(*arguments: Any) -> Any:
+        if not inner:
+            inner.append(queue.admit(encoded(event_id="inner"), SESSIONLESS, 0.0))
+        return interrupted(*arguments)
+
+    monkeypatch.setattr(Groups, verb, interrupt)
+    if verb == "cut":
+        assert queue.cut(0.0) is not None
+    assert queue.admit(encoded(event_id="c"), SESSIONLESS, 0.0) is Admission.ACCEPTED
+    assert inner == [Admission.QUEUE_FULL]
+    assert queue.statistics().dropped == {"evicted": 1}
+
+
+def test_an_event_that_there_is_no_memory_for_was_never_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = intake()
+
+    def add(*arguments: Any) -> bool:
+        raise MemoryError
+
+    before = queue.statistics()
+    with monkeypatch.context() as patch:
+        patch.setattr(Groups, "add", add)
+        with pytest.raises(MemoryError):
+            queue.admit(encoded(), SESSIONLESS, 0.0)
+    assert queue.statistics() == before
+    assert queue.admit(encoded(), SESSIONLESS, 0.0) is Admission.ACCEPTED
+
+
 def play(queue: Intake, key: GroupKey) -> int:
     """A bit of everything; return how many events were offered."""
     offered = 0
@@ -518,8 +621,57 @@ def play(queue: Intake, key: GroupKey) -> int:
             queue.settle(batch.fragments, Fate.DELIVERED)
     queue.refuse(Admission.FILTERED)
     queue.lower_barrier(barrier)
+    assert barrier.held == 0
     assert adds_up(queue.statistics())
     return offered + 2
+
+
+def test_the_numbers_and_the_groups_are_touched_with_the_lock_only() -> None:
+    guarded = {inspect.getfile(each) for each in (Ledger, Groups)}
+    touched: set[str] = set()
+    without: set[str] = set()
+
+    def look(frame: FrameType, event: str, argument: object) -> None:
+        if event == "call" and frame.f_code.co_filename in guarded:
+            touched.add(frame.f_code.co_name)
+            if not queue._lock._is_owned():  # type: ignore[attr-defined]  # as `threading.Condition` asks
+                without.add(frame.f_code.co_name)
+
+    for events in (4, 100):
+        queue = intake(events, 1000, overflow="drop_oldest", batch_events=2)
+        sys.setprofile(look)
+        try:
+            play(queue, session())
+            queue.ripe_at()
+            queue.limit_body(1000, 0.0)
+            queue.take_settlements()
+        finally:
+            sys.setprofile(None)
+    assert without == set()
+    assert touched >= {"accept", "add", "cut", "evict", "limit_body", "lower_barrier", "put_back"}
+    assert touched >= {"raise_barrier", "refuse", "ripe_at", "settle", "statistics", "take_settlements"}
+
+
+class WatchedLock:
+    """Notes whether the queue is open whenever it is taken and given back."""
+
+    def __init__(self, queue: Intake) -> None:
+        self.queue = queue
+        self.seen: list[bool] = []
+
+    def __enter__(self) -> None:
+        self.seen.append(self.queue.is_open)
+
+    def __exit__(self, *failure: object) -> None:
+        self.seen.append(self.queue.is_open)
+
+
+def test_the_queue_is_closed_and_opened_with_the_lock() -> None:
+    queue = intake()
+    queue._lock = lock = WatchedLock(queue)  # type: ignore[assignment]  # as much of one as is used here
+    queue.close()
+    queue.reopen()
+    assert lock.seen == [True, False, False, True]
 
 
 def interrupted_at(

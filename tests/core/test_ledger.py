@@ -1,5 +1,6 @@
 """Every event is counted once."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -35,6 +36,8 @@ def test_a_new_ledger_holds_nothing() -> None:
     assert adds_up(now)
     assert (now.offered, now.held, now.held_bytes, now.endpoint) == (0, 0, 0, "unknown")
     assert (now.refused, now.dropped, now.last_error, now.last_delivery_at) == ({}, {}, None, None)
+    assert (now.accepted, now.delivered, now.unconfirmed, now.in_flight) == (0, 0, 0, 0)
+    assert (now.requests, now.retries, now.batches, now.repaired, now.callback_errors) == (0, 0, {}, 0, 0)
 
 
 @pytest.mark.parametrize(("held", "has_room"), [(8, True), (9, True), (10, False)])
@@ -43,7 +46,7 @@ def test_so_many_events_are_held_and_no_more(held: int, has_room: bool) -> None:
     for _ in range(held):
         accepted(book)
     assert book.has_room(1, 10) is has_room
-    assert bool(book.accept(10)) is has_room
+    assert book.accept(10) == (held + 1 if has_room else 0)
     assert book.held_events == min(held + 1, 10)
 
 
@@ -95,6 +98,21 @@ def test_a_fate_is_counted_and_the_capacity_returned(fate: Fate, reason: DropRea
     assert [fragment.settled for fragment in (*fragments, kept)] == [True, True, False]
 
 
+class Unasked(Counter[DropReason]):
+    """Fails where a count would call something of Python's own: too near the recursion limit, say."""
+
+    def __missing__(self, key: DropReason) -> int:
+        raise RecursionError
+
+
+def test_the_first_drop_for_a_reason_calls_nothing_that_may_fail_half_way() -> None:
+    book = ledger()
+    book.dropped = Unasked()
+    book.settle([accepted(book)], Fate.DROPPED, DropReason.EVICTED)
+    assert book.statistics().dropped == {"evicted": 1}
+    assert adds_up(book.statistics())
+
+
 def test_a_second_settlement_raises_and_changes_nothing() -> None:
     book = ledger()
     book.keep_settlements = True
@@ -135,6 +153,27 @@ def test_a_barrier_counts_every_event_before_it_and_none_behind() -> None:
     assert (barrier.held, barrier.delivered, barrier.dropped, barrier.unconfirmed) == (1, 1, 1, 1)
     book.settle([early[3]], Fate.DELIVERED, None)
     assert (barrier.held, barrier.delivered, barrier.dropped, barrier.unconfirmed) == (0, 2, 1, 1)
+
+
+def test_a_barrier_adds_up_what_met_the_same_fate() -> None:
+    book = ledger()
+    dropped = [accepted(book) for _ in range(3)]
+    unconfirmed = [accepted(book) for _ in range(4)]
+    barrier = book.raise_barrier()
+    for some in (dropped[:1], dropped[1:]):
+        book.settle(some, Fate.DROPPED, DropReason.REJECTED)
+    for some in (unconfirmed[:1], unconfirmed[1:]):
+        book.settle(some, Fate.UNCONFIRMED, None)
+    assert (barrier.held, barrier.delivered, barrier.dropped, barrier.unconfirmed) == (0, 0, 3, 4)
+
+
+def test_a_barrier_that_is_lowered_counts_no_more() -> None:
+    book = ledger()
+    event = accepted(book)
+    barrier = book.raise_barrier()
+    book.lower_barrier(barrier)
+    book.settle([event], Fate.DELIVERED, None)
+    assert (barrier.held, barrier.delivered) == (1, 0)
 
 
 def test_a_barrier_does_not_count_what_was_settled_before_it() -> None:
@@ -219,6 +258,17 @@ def test_an_acceptance_that_is_taken_back_never_was() -> None:
     barrier = book.raise_barrier()
     assert (barrier.watermark, barrier.held) == (2, 1)
     assert book.accept(7) == 3  # its place in the order is nobody else's
+
+
+def test_what_is_taken_back_leaves_the_others() -> None:
+    book = ledger()
+    kept = [accepted(book) for _ in range(3)]
+    for size in (7, 9):
+        assert book.accept(size)
+        book.take_back(size)
+    assert adds_up(book.statistics())
+    assert (book.statistics().accepted, book.statistics().held) == (3, 3)
+    assert book.statistics().held_bytes == sum(fragment.size for fragment in kept)
 
 
 @given(

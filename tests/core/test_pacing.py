@@ -155,3 +155,76 @@ def test_failures_count_from_the_end_of_the_outage_of_the_catching_up_and_of_wha
     paced.asked_to_wait(until=200.0)
     assert paced.sound_since == 200.0
     assert paced.is_sound(150.0)
+
+
+# The length of an outage.
+
+
+@pytest.mark.parametrize(
+    "troubles",
+    [
+        [("failed", 9.0), ("failed", 11.0)],
+        [("failed", 9.0), ("failed", 11.0), ("failed", 13.0)],
+        [("failed", 9.0), ("failed", 11.0), ("misconfigured", 13.0)],
+        [("failed", 9.0), ("misconfigured", 11.0)],
+        [("misconfigured", 9.0), ("misconfigured", 11.0)],
+        [("misconfigured", 9.0), ("failed", 11.0), ("failed", 13.0)],
+    ],
+)
+def test_an_outage_lasts_from_the_start_of_the_first_request_that_met_it(
+    troubles: list[tuple[str, float]],
+) -> None:
+    def caught_up_after(*of: tuple[str, float]) -> float:
+        paced = pacing()
+        for verb, started_at in of:
+            getattr(paced, verb)(started_at=started_at, now=started_at + 1.0)
+        assert paced.is_down
+        succeed(paced, 1, now=29.0, left=1001)
+        return paced.sound_since
+
+    assert caught_up_after(*troubles) == caught_up_after(("misconfigured", 9.0))
+    assert caught_up_after(("misconfigured", 9.0)) > caught_up_after(("misconfigured", 9.1)) > 29.0
+
+
+def test_a_backlog_leaves_by_and_by_unless_a_flush_asks_for_it() -> None:
+    paced = pacing()
+    for at in (9.0, 11.0):
+        fail(paced, at)
+    succeed(paced, 1, now=29.0, left=1001)
+    first = paced.opens_at(0)
+    paced.begun(Batch(key=SESSIONLESS, fragments=(Fragment(b"{}", "a", SESSIONLESS, 1, 0.0, 2),)), 0)
+    assert paced.opens_at(0) > first > 29.0
+    paced.hurry()
+    assert paced.opens_at(0) <= 29.0
+
+
+def test_an_outage_that_left_nothing_is_over_when_it_ends() -> None:
+    paced = pacing()
+    paced.misconfigured(started_at=9.0, now=10.0)
+    succeed(paced, 1, now=29.0, left=0)
+    assert paced.sound_since == 29.0
+
+
+def test_a_second_in_which_nothing_succeeded_shows_an_outage() -> None:
+    for failed_at, is_down in [(1.9, False), (2.0, True)]:
+        paced = pacing()
+        succeed(paced, 1, now=1.0)
+        fail(paced, 1.5)
+        fail(paced, failed_at)
+        assert paced.is_down is is_down
+
+
+def test_a_probe_of_a_held_endpoint_that_fails_is_followed_by_a_backoff() -> None:
+    paced = pacing()
+    paced.misconfigured(started_at=9.0, now=10.0)
+    fail(paced, 71.0, started_at=70.0)
+    assert paced.opens_at(0) == 75.0
+
+
+def test_a_success_ends_a_hold_and_the_backoff_within_it() -> None:
+    paced = pacing()
+    paced.misconfigured(started_at=9.0, now=10.0)
+    fail(paced, 71.0, started_at=70.0)
+    paced.misconfigured(started_at=75.0, now=76.0)
+    succeed(paced, 1, now=77.0, left=1)
+    assert paced.opens_at(0) <= 77.0

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from honeyhive_batcher.core.encoding import MAX_VISITS
-from honeyhive_batcher.core.repair import MAX_DEPTH, mend, repair
+from honeyhive_batcher.core.repair import MAX_DEPTH, encode_anyway, mend, repair
 
 MiB = 1024 * 1024
 
@@ -101,6 +101,17 @@ def test_a_key_becomes_a_string(key: object, name: str, repairs: int) -> None:
     assert repaired({key: {"a": 1}, "odd": 1j}) == (
         {name: {"a": 1}, "odd": "<not JSON: complex>"},
         repairs + 1,
+    )
+
+
+def test_every_odd_key_is_counted() -> None:
+    assert repaired({(1, 2): 1, (3, 4): 2}) == ({"(1, 2)": 1, "(3, 4)": 2}, 2)
+
+
+def test_a_decimal_that_is_not_finite_is_replaced_also_deep_in_what_is_kept() -> None:
+    assert repaired({"odd": {(1, 2): 1}, "kept": [Decimal("NaN")]}) == (
+        {"odd": {"(1, 2)": 1}, "kept": [None]},
+        2,
     )
 
 
@@ -286,3 +297,11 @@ def test_an_integer_that_python_does_not_write_out_costs_itself_only(number: int
     mark = "<too many digits: int>"
     assert json.loads(data) == {"a": mark, "b": [mark, 2**2047], "c": 2**70}
     assert repairs == 2
+
+
+@pytest.mark.parametrize("value", [{"a": [1, None, "é"]}, {"a": 1j, "b": {(1, 2): 2}}, {"a": "x" * 2000}])
+def test_what_the_encoder_takes_is_not_walked_and_all_else_is_repaired(value: object) -> None:
+    kept = encode_anyway(value, 1000)
+    assert kept == repair(value, 1000)
+    assert (kept[0] is None) is ("xxx" in str(value))
+    assert kept[1] == (2 if "1j" in str(value) else 0)

@@ -139,6 +139,14 @@ def test_an_attempt_brought_forward_goes_back_to_its_instant_at_no_cost(now: flo
         assert (following.number, following.tries, following.due_at) == (3, 2, now + 2.0)
 
 
+def test_only_an_attempt_that_a_flush_brought_forward_is_free() -> None:
+    """A clock that goes back makes no other attempt free."""
+    punctual = attempt(early=False, due_at=8.0, number=2, tries=1)
+    following = next_attempt(LIMITS, punctual, now=7.0, sound_since=NEVER, counts=True, jitter=whole)
+    assert following is not None
+    assert (following.number, following.tries) == (3, 2)
+
+
 def test_what_is_known_about_a_batch_stays_known() -> None:
     one = attempt(maybe_sent=True, suspect=True, trial="trial")
     following = next_attempt(LIMITS, one, now=1.0, sound_since=NEVER, counts=True, jitter=nothing)
@@ -186,6 +194,13 @@ def test_a_clock_that_does_not_move_brings_nothing() -> None:
     assert taken_at(budget, 100.0) == 2
     assert taken_at(budget, 100.0) == 0
     assert taken_at(budget, 50.0) == 0
+
+
+def test_a_clock_that_goes_back_takes_nothing() -> None:
+    budget = Budget(capacity=2.0)
+    budget.take(100.0)
+    budget.take(99.5)
+    assert budget.opens_at == 100.0
 
 
 @given(st.lists(st.floats(0, 3), max_size=30), st.integers(0, 20))

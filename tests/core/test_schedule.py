@@ -50,8 +50,9 @@ def test_a_retry_goes_at_its_instant(now: float, goes: bool) -> None:
 def test_retries_go_by_their_instants_and_those_of_one_instant_in_their_order() -> None:
     plan = schedule()
     late, one, two, soon = attempt(9.0), attempt(5.0), attempt(5.0), attempt(1.0)
-    for retry in (late, one, two, soon):
+    for retry in (late, soon, one, two):
         plan.wait(retry)
+    assert plan.due_at() == 1.0
     assert [taken(plan, 100.0) for _ in range(5)] == [soon, one, two, late, None]
 
 
@@ -124,11 +125,12 @@ def test_what_waits_goes_before_what_was_never_tried() -> None:
 
 def test_while_the_endpoint_is_down_a_few_batches_take_turns() -> None:
     plan = schedule()
-    one, two, three, four, fresh = (attempt(float(number)) for number in range(5))
-    for retry in (one, two, three):
-        plan.wait(retry)
+    one, last, fresh = attempt(0.0), attempt(6.0), attempt(7.0)
+    plan.wait(one)
+    for _ in range(14):
+        plan.wait(attempt(5.0))
     assert plan.next(9.0, lambda _: fresh, is_down=True) is fresh
     assert plan.next(9.0, lambda _: None, is_down=True) is one  # when nothing else is there
     plan.wait(one)
-    plan.wait(four)
+    plan.wait(last)
     assert plan.next(9.0, lambda _: fresh, is_down=True) is one

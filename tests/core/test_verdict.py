@@ -82,15 +82,17 @@ def test_a_body_with_ids_counts_only_where_the_route_answers_with_one(status: in
         (301, Misconfigured),
         (400, Refused),
         (401, Misconfigured),
-        (403, Misconfigured),
+        (402, Refused),
+        (403, Refused),
         (404, Refused),
-        (405, Misconfigured),
+        (405, Refused),
         (408, NotNow),
         (410, Refused),
         (413, TooLarge),
         (422, Refused),
         (429, NotNow),
         (500, Ambiguous),
+        (501, Refused),
         (503, NotNow),
         (504, Ambiguous),
     ],
@@ -125,7 +127,11 @@ BOTH: Table = [
     (["a", "b"], body(["b", "a"]), Delivered()),
     (["a", "b"], body(["a", "b", "other"]), Delivered()),
     (["a", "b"], body(["a", "b"], ["x", "y"]), Delivered()),
-    (["a", "b"], body(["a", "b"], success=False), Ambiguous),  # it says both
+    (
+        ["a", "b"],
+        body(["a", "b"], success=False),
+        Delivered(),
+    ),  # it says both: what is named is not sent again
     (["a", "b"], body(["a"], ["x"], success=False), (["a"], ["b"], True)),
     (["a", "b"], body([], ["x", "y"], success=False), ([], ["a", "b"], True)),
     (["Ab"], body(["aB"]), Delivered()),
@@ -223,6 +229,13 @@ def test_the_ids_in_a_body_tell_what_arrived(
         assert verdict.retry_after == 3.0
 
 
+@pytest.mark.parametrize("status", [200, 500])
+def test_a_body_that_says_that_it_failed_is_told_from_one_that_says_nothing(status: int) -> None:
+    failed = judge(batch("a"), Response(status=status, body=body(success=False)))
+    assert isinstance(failed, Ambiguous)
+    assert failed.cause == f"HTTP {status} with success: false"
+
+
 @pytest.mark.parametrize("status", [*range(100, 200), 0, 600, 999])
 def test_a_status_that_http_does_not_know_tells_nothing(status: int) -> None:
     assert isinstance(judge(batch("a"), Response(status=status, body=body(["a"]))), Ambiguous)
@@ -236,6 +249,14 @@ def test_a_conflict_is_a_delivery_once_the_event_stands_alone() -> None:
     with_closing = Batch(key=SESSION, fragments=(fragment("a", SESSION), closing))
     assert isinstance(judge(with_closing, conflict), Refused)
     assert isinstance(judge(UPDATE, conflict), Refused)
+
+
+def test_the_id_of_the_session_is_no_event_of_the_servers_own() -> None:
+    both = Batch(key=SESSION, fragments=(fragment("a", SESSION), fragment("b", SESSION)))
+    verdict = judge(both, Response(status=200, body=body(["a", "S"])))
+    assert isinstance(verdict, Partly)
+    assert verdict.attributed
+    assert [each.event_id for each in verdict.rest] == ["b"]
 
 
 def test_a_closing_is_not_looked_for_among_the_ids() -> None:
