@@ -116,8 +116,12 @@ class Worker:
     async def ended(self) -> bool:
         """Wait for the end of the run whoever cancels the caller; return whether somebody did."""
         was_cancelled = False
-        while self.task is not None and not self.task.done():
-            was_cancelled |= await undisturbed(self.task)
+        while self.task is not None and not self.has_ended:
+            waited_for: asyncio.Future[None] = self.task
+            if self.task.done():  # and it is about to run after all, see `_ended`
+                waited_for = self.loop.create_future()
+                self.loop.call_soon(waited_for.set_result, None)
+            was_cancelled |= await undisturbed(waited_for)
         return was_cancelled
 
     def drain(self, timeout: float) -> None:

@@ -305,3 +305,41 @@ def test_what_the_encoder_takes_is_not_walked_and_all_else_is_repaired(value: ob
     assert kept == repair(value, 1000)
     assert (kept[0] is None) is ("xxx" in str(value))
     assert kept[1] == (2 if "1j" in str(value) else 0)
+
+
+class Proxy:
+    """Stands for something that is not there now, as the proxies of web frameworks do."""
+
+    @property  # type: ignore[misc]  # what such proxies do
+    def __class__(self) -> type:
+        raise LookupError("outside of a request")
+
+
+class Text(str):
+    __slots__ = ()
+
+    def isascii(self) -> bool:
+        raise KeyError
+
+
+@pytest.mark.parametrize("make", [Proxy, lambda: Text("\ud800")], ids=["proxy", "text"])
+def test_what_raises_when_it_is_looked_at_costs_itself_only(make: Callable[[], object]) -> None:
+    value = make()
+    data, repairs = repair({"a": value, "b": [1, value], "c": 2}, 10_000)
+    assert data is not None
+    decoded = json.loads(data)
+    assert decoded["c"] == 2
+    assert decoded["b"][0] == 1
+    assert decoded["a"].startswith("<not JSON: ")
+    assert repairs == 2
+
+
+def test_mending_takes_time_and_space_that_go_with_the_size() -> None:
+    """A pattern that goes back for every character took half a gigabyte for four megabytes of text."""
+    data = b'{"a":"' + b"x" * 4_000_000 + b'","b":NaN}'
+    tracemalloc.start()
+    try:
+        assert mend(data) == data.replace(b"NaN", b"null")
+        assert tracemalloc.get_traced_memory()[1] < 40_000_000
+    finally:
+        tracemalloc.stop()

@@ -228,3 +228,18 @@ async def test_what_a_batcher_that_never_ran_held_is_told_when_it_is_closed() ->
     await batcher.aclose()
     assert told == [("a", "b", "shutdown")]
     assert fates(batcher) == {"shutdown": 2}
+
+
+async def test_one_that_cancels_the_task_it_runs_in_hurts_nobody() -> None:
+    def cancel(_: tuple[str, ...]) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+
+    transport = FakeTransport()
+    async with make_batcher(transport, max_batch_events=1, on_delivered=cancel) as batcher:
+        for _ in range(3):
+            batcher.push(EVENT)
+            await asyncio.sleep(1)
+        assert fates(batcher) == {"delivered": 3}
+        assert len(transport.sent) == 3

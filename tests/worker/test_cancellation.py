@@ -213,7 +213,8 @@ def test_the_tasks_of_the_batcher_may_be_cancelled_anywhere(name: str, strikes: 
     assert everywhere(scenario, strikes=strikes) > 10
 
 
-def test_starting_may_be_cancelled_anywhere() -> None:
+@pytest.mark.parametrize("with_its_tasks", [False, True])
+def test_starting_may_be_cancelled_anywhere(with_its_tasks: bool) -> None:
     class SlowToOpen(FakeTransport):
         async def open(self) -> None:
             await super().open()
@@ -224,9 +225,10 @@ def test_starting_may_be_cancelled_anywhere() -> None:
         batcher = make_batcher(SlowToOpen())
         batcher.push(EVENT)
         starting = asyncio.create_task(batcher.start())
-        case.arm(starting.cancel)
+        case.arm(lambda: cancel([starting, *tasks_of_the_batcher()]) if with_its_tasks else starting.cancel())
         await finish(starting)
         case.disarm()
+        assert not starting.cancelled() or tasks_of_the_batcher() == []
         await batcher.start()
         await batcher.aclose()
         assert fates(batcher) == {"delivered": 1}
