@@ -241,7 +241,7 @@ def meaning(answer: Answer, policy: Policy) -> Meaning:
     ours, foreign = ALL & names, names - ALL
     rest = ALL - ours
     if not rest:
-        return by_policy if has_failed else Meaning(delivered=ALL)
+        return Meaning(delivered=ALL)
     if foreign and has_failed and not ours:
         return by_policy
     if foreign:

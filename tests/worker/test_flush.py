@@ -6,7 +6,7 @@ import pytest
 
 from honeyhive_batcher import FlushResult
 from honeyhive_batcher.core.model import Response
-from tests.fakes import HANG, OK, RESET, FakeTransport, check_ledger, fates, make_batcher
+from tests.fakes import HANG, OK, REFUSED, RESET, FakeTransport, check_ledger, fates, make_batcher
 from tests.virtual_time import now
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_leaks")]
@@ -53,7 +53,7 @@ async def test_it_interrupts_the_back_off_of_what_an_earlier_flush_has_sent() ->
 
 
 async def test_its_extra_try_costs_no_retry_and_the_back_off_goes_on_as_before() -> None:
-    transport = FakeTransport(RESET, RESET, RESET)
+    transport = FakeTransport(REFUSED, REFUSED, REFUSED)
     async with make_batcher(transport, max_batch_events=1, backoff_base=10, max_retries=2) as batcher:
         batcher.push(EVENT)
         await asyncio.sleep(1)
@@ -61,6 +61,17 @@ async def test_its_extra_try_costs_no_retry_and_the_back_off_goes_on_as_before()
         await asyncio.sleep(70)
         assert transport.instants == [0.0, 1.0, 31.0, 61.0]
         assert fates(batcher) == {"delivered": 1}
+
+
+async def test_its_extra_try_counts_when_it_may_have_left_a_copy() -> None:
+    transport = FakeTransport(otherwise=RESET)
+    async with make_batcher(transport, max_batch_events=1, backoff_base=10, max_retries=2) as batcher:
+        batcher.push(EVENT)
+        for _ in range(20):
+            await asyncio.sleep(0.5)
+            await batcher.flush(timeout=0.5)
+        assert len(transport.sent) == 3
+        assert fates(batcher) == {"unconfirmed": 1}
 
 
 async def test_it_waits_out_what_the_server_asked_for() -> None:
