@@ -1,5 +1,6 @@
 """What is said once about a group of events, and how it ended."""
 
+import asyncio
 import contextvars
 import json
 from collections.abc import Iterator
@@ -258,3 +259,12 @@ def test_an_event_that_cannot_be_asked_for_its_session_gets_the_one_bound_here(o
 
     with owner.session() as session:
         assert bound_session(owner.sessions, Secretive()) is session
+
+
+def test_a_value_that_cancels_whoever_reads_it_costs_the_properties_and_not_the_program(owner: Owner) -> None:
+    class Cancelling:
+        def model_dump(self) -> object:
+            raise asyncio.CancelledError
+
+    session = owner.session(session_id="s", metadata=Cancelling())
+    assert json.loads(session.key.properties) == {"session_id": "s"}
