@@ -47,7 +47,7 @@ async def said(connection: Connection, pieces: Iterable[bytes], *, pause: float 
 def packed_bomb() -> bytes:
     """Return an answer that gzip unpacks to very much."""
     packer = gzip.compress(b" " * MEBIBYTE)  # members follow one another: no need to have it all at once
-    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n"
+    head = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n"
     packed = packer * (BOMB // MEBIBYTE)
     return head % len(packed) + packed
 
@@ -222,7 +222,7 @@ def event(number: int, content: str) -> dict[str, Any]:
 async def measure(case: Case, port: int, scale: Scale) -> Measured:
     """Push more than may be under way, and see how it fares until time-outs have come twice."""
     exchanges: list[Exchange] = []
-    async with sending(port, scale, exchanges, is_late=case.name == "late") as (batcher, watched):
+    async with sending(port, scale, exchanges, is_late=not case.times_out) as (batcher, watched):
         with late_turns() as idle:
             await asyncio.sleep(scale.idle)
         content = "x" * case.content
