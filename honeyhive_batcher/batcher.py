@@ -67,8 +67,7 @@ class Batcher:
     def from_env(cls, environ: Mapping[str, str] | None = None, **settings: Any) -> Self:
         """Make a batcher from the environment (`os.environ`); arguments win over variables.
 
-        A variable whose value is not valid is warned about, and its default is used, but for the key and
-        the address: those raise.
+        A variable that is not valid is warned about and its default used, but for key and address: they raise.
 
         Raises:
             ConfigError: There is no usable API key, or an argument is wrong.
@@ -200,10 +199,9 @@ class Batcher:
     async def flush(self, timeout: float | None = None) -> FlushResult:
         """Have everything pushed before this call settled, and say what became of it.
 
-        Interrupts the wait for more events and the back-off, but not a server's Retry-After; without a
-        timeout it waits as long as an outage lasts. Returns
-        after `timeout` seconds at the latest, and earlier when waiting on would be in vain: the batcher
-        does not run, or the server refuses the key or the address. A cancellation changes nothing.
+        Interrupts waits for more events and back-offs, but not a server's Retry-After; without a timeout it
+        waits as long as an outage lasts. Returns after `timeout` seconds at the latest, and earlier when
+        waiting on would be in vain: the batcher does not run, or the key or address is refused.
         """
         notice_fork(self._intake.ledger.held_events)
         return await self._lifecycle.flush(timeout)
