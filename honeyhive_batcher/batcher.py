@@ -67,7 +67,7 @@ class Batcher:
     def from_env(cls, environ: Mapping[str, str] | None = None, **settings: Any) -> Self:
         """Make a batcher from the environment (`os.environ`); arguments win over variables.
 
-        A variable that is not valid is warned about and its default used, but for key and address: they raise.
+        A variable that is not valid is warned about and its default used; but a key or address raises.
 
         Raises:
             ConfigError: There is no usable API key, or an argument is wrong.
