@@ -190,5 +190,8 @@ def _usable_id(value: object) -> str | None:
 
 
 def _as_object(outputs: Any) -> Any:
-    data, _ = encode_anyway(outputs, _MAX_OUTPUTS)
+    try:
+        data, _ = encode_anyway(outputs, _MAX_OUTPUTS)
+    except asyncio.CancelledError:  # of its own making: nothing is awaited here
+        return outputs
     return outputs if data is None or data.startswith(b"{") else {"output": outputs}

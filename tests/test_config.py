@@ -131,7 +131,7 @@ def test_an_unknown_setting_is_named_with_those_there_are() -> None:
 def test_a_config_cannot_be_changed() -> None:
     config = Config.of(api_key=KEY)
     with pytest.raises(AttributeError):
-        config.batch.max_batch_events = 0  # type: ignore[misc]
+        config.batch.max_batch_events = 0  # type: ignore[misc]  # on purpose
     with pytest.raises(ConfigError):
         msgspec.structs.replace(config.batch, max_batch_events=0)
 

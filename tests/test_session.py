@@ -268,3 +268,5 @@ def test_a_value_that_cancels_whoever_reads_it_costs_the_properties_and_not_the_
 
     session = owner.session(session_id="s", metadata=Cancelling())
     assert json.loads(session.key.properties) == {"session_id": "s"}
+    session.outputs = Cancelling()
+    session.close()

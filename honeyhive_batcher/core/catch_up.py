@@ -50,10 +50,8 @@ class CatchUp:
     def begun(self, events: int, accepted: int) -> None:
         """Note that a request with so many events goes; `accepted` counts all events so far."""
         self._begun += events
-        if (
-            self._begun - (accepted - self._accepted) >= self._enough
-        ):  # what comes now has no backlog before it
-            self.hurry()
+        if self._begun - (accepted - self._accepted) >= self._enough:
+            self.hurry()  # what comes from now on has no backlog before it
 
     def opens_at(self, accepted: int) -> float:
         """Return the instant before which no other request may begin; `accepted` counts all events so far."""

@@ -48,9 +48,9 @@ def held_again(attempt: Attempt, now: float, succeeded_at: float) -> Attempt:
 
 def is_alone_in_being_held(attempt: Attempt) -> bool:
     """Return whether the server takes others, again and again, and will not have this one: then it is
-    refused, lest it hold up all others for ever. The parts of such a batch are, too.
+    refused, lest it hold up all others for ever. Its parts are, too: they take its holds along.
     """
-    return attempt.holds >= _ENOUGH_HOLDS or attempt.trial is not None
+    return attempt.holds >= _ENOUGH_HOLDS
 
 
 @final

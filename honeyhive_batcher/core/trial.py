@@ -50,7 +50,9 @@ class Piece(Struct, frozen=True, eq=False, kw_only=True):
     def attempt(self, whole: Attempt, trial: "Trial | None") -> Attempt:
         """Return the first attempt of this part of what `whole` carried."""
         batch = Batch(key=whole.batch.key, fragments=self.fragments)
-        return Attempt(batch=batch, maybe_sent=self.maybe_sent, trial=trial)
+        return Attempt(
+            batch=batch, maybe_sent=self.maybe_sent, held_at=whole.held_at, holds=whole.holds, trial=trial
+        )
 
 
 @final

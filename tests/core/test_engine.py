@@ -1497,3 +1497,25 @@ def test_a_success_that_asks_to_wait_is_no_reason_to() -> None:
     rig.reply(rig.poll_one(), Response(status=200, retry_after=3600.0))
     rig.push("b")
     assert rig.poll()
+
+
+def test_a_key_that_is_refused_in_the_midst_of_a_search_costs_none_of_the_pieces() -> None:
+    rig = Rig()
+    rig.reply(in_flight(rig, "a", "b", "c", "d").attempt, answer(400))
+    for minute in range(5):
+        rig.now = 100.0 * minute
+        for attempt in rig.poll():
+            rig.reply(attempt, answer(401))
+    assert rig.statistics.held == 4
+    rig.now = 600.0
+    rig.serve(refusing(["b"]))
+    assert rig.with_fate("delivered") == {"a", "c", "d"}
+    assert rig.fate("b") == "rejected"
+
+
+def test_the_one_event_that_makes_a_server_answer_as_if_a_setting_were_wrong_is_found() -> None:
+    rig = Rig(max_batch_events=4)
+    pushes = [(float(second), f"e{second}") for second in range(1200)]
+    rig.serve(held_by(["e2"], 403), until=1500.0, pushes=pushes)
+    assert rig.with_fate("rejected") == {"e2"}
+    assert rig.statistics.delivered == 1199

@@ -215,13 +215,14 @@ def rows(size: Size) -> Iterator[Row]:
             debug=False,
         ).value
         said = f"server down ({server}), 5,000 events/s x 2 KB"
-        yield Row(
-            bar=17,
-            what=f"{said}: CPU time of the longest callback",
-            figure=f"{1000 * figures['longest']:.1f} ms",
-            bound="< 50 ms",
-            holds=0 < figures["longest"] < _SLOW,
-        )
+        if full:  # a time, and so nothing for the gate
+            yield Row(
+                bar=17,
+                what=f"{said}: CPU time of the longest callback",
+                figure=f"{1000 * figures['longest']:.1f} ms",
+                bound="< 50 ms",
+                holds=0 < figures["longest"] < _SLOW,
+            )
         yield from _common(said, figures)
         if full:
             figures = in_a_process(host, server=server, rate=5_000, rounds=4, seconds=2.0, debug=True).value

@@ -270,7 +270,7 @@ class Hostile:
     """What no encoder takes, and what raises when it is looked at."""
 
     @property
-    def __dict__(self) -> Any:  # type: ignore[override]
+    def __dict__(self) -> Any:  # type: ignore[override]  # an object that nothing can look into
         raise RuntimeError("not to be looked at")
 
     def __repr__(self) -> str:

@@ -137,7 +137,7 @@ class Client:
     def _look(self) -> None:
         now = self._time.now
         for attempt in self._engine.poll(now):
-            self._server.answer(lambda reply, attempt=attempt: self._take(attempt, reply))  # type: ignore[misc]
+            self._server.answer(lambda reply, attempt=attempt: self._take(attempt, reply))  # type: ignore[misc]  # a default is no annotation
         wake_at = self._engine.wake_at()
         if wake_at is not None and wake_at < self._wakes_at:
             self._wakes_at = wake_at
