@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import math
+import threading
 import warnings
 from collections.abc import Callable
 from typing import final
@@ -48,6 +49,7 @@ class Lifecycle:
         self._engine: Engine | None = None
         self._worker: Worker | None = None
         self._is_owed_a_close = False  # it was started, and nobody has closed it since
+        self._starting = threading.Lock()  # two threads, each with a loop of its own, may start it at once
         at_end(self)
 
     @property
@@ -61,37 +63,24 @@ class Lifecycle:
         Raises BatcherError when it runs in another event loop.
         """
         anyio.CancelScope()  # what this imports is imported now, and not on the host's loop while closing
-        while (worker := self._running_worker()) is not None:
+        while True:
+            with self._starting:
+                worker = self._present_worker()
+                if worker is None:
+                    worker = self._worker = self._take_over()
+                    break
             if worker.loop is not asyncio.get_running_loop():
                 raise BatcherError("this batcher runs in another event loop: close it there first")
-            if self._engine is not None and self._engine.phase is Phase.OPEN:
+            if worker.task is None:
+                await asyncio.sleep(0)  # it is being started
+            elif self._engine is not None and self._engine.phase is Phase.OPEN:
                 return
-            assert worker.task is not None
-            await asyncio.wait((worker.task,))  # it is being closed
-        engine = self._engine
-        if engine is None or engine.phase is Phase.CLOSED:
-            if engine is not None:
-                self._intake.reopen()
-            engine = self._engine = self._new_engine()
-        else:
-            if self._worker is not None:
-                self._worker.retire()
-            engine.lose_replies("its event loop has ended", self._seams.clock())
-        self._worker = worker = Worker(
-            engine,
-            self._intake,
-            self._seams.transport(self._config),
-            callbacks=self._callbacks,
-            reporter=self._reporter,
-            progress=self._progress,
-            room=self.room,
-            shutdown_timeout=self._config.shutdown.shutdown_timeout,
-            clock=self._seams.clock,
-        )
+            else:
+                await asyncio.wait((worker.task,))  # it is being closed
         try:
             await worker.start()
         except BaseException:
-            self._worker = None
+            self._worker = None if self._worker is worker else self._worker
             raise
         self._is_owed_a_close = True
 
@@ -233,6 +222,29 @@ class Lifecycle:
         elif held:
             self._abandon()
 
+    def _take_over(self) -> Worker:
+        """Return a worker for the running loop, which goes on with what the one before it has left."""
+        engine = self._engine
+        if engine is None or engine.phase is Phase.CLOSED:
+            if engine is not None:
+                self._intake.reopen()
+            engine = self._engine = self._new_engine()
+        else:
+            if self._worker is not None:
+                self._worker.retire()
+            engine.lose_replies("its event loop has ended", self._seams.clock())
+        return Worker(
+            engine,
+            self._intake,
+            self._seams.transport(self._config),
+            callbacks=self._callbacks,
+            reporter=self._reporter,
+            progress=self._progress,
+            room=self.room,
+            shutdown_timeout=self._config.shutdown.shutdown_timeout,
+            clock=self._seams.clock,
+        )
+
     def _new_engine(self) -> Engine:
         return Engine(
             self._intake,
@@ -241,12 +253,15 @@ class Lifecycle:
             jitter=self._seams.jitter,
         )
 
+    def _present_worker(self) -> Worker | None:
+        """Return the worker that runs, or is being started, if its loop turns."""
+        worker = self._worker
+        return None if worker is None or worker.has_ended or not worker.loop.is_running() else worker
+
     def _running_worker(self) -> Worker | None:
         """Return the worker if there is one and its loop turns."""
-        worker = self._worker
-        if worker is None or worker.task is None or worker.has_ended or not worker.loop.is_running():
-            return None
-        return worker
+        worker = self._present_worker()
+        return None if worker is None or worker.task is None else worker
 
     def _is_stalled(self) -> bool:
         worker = self._running_worker()

@@ -5,12 +5,9 @@ The worker holds no reference to the `Batcher`, so that one which is forgotten c
 
 import asyncio
 import contextlib
-import contextvars
 import time
-from collections.abc import Coroutine
-from typing import Any, final
+from typing import final
 
-from honeyhive_batcher.core import wire
 from honeyhive_batcher.core.engine import Engine
 from honeyhive_batcher.core.intake import Intake
 from honeyhive_batcher.core.ledger import Statistics
@@ -20,6 +17,7 @@ from honeyhive_batcher.runtime.alarm import Alarm
 from honeyhive_batcher.runtime.callbacks import Callbacks
 from honeyhive_batcher.runtime.fork import at_fork, keep_for_ever
 from honeyhive_batcher.runtime.reporter import Reporter
+from honeyhive_batcher.runtime.sends import Sends, quiet_task
 from honeyhive_batcher.runtime.transport import Nowhere, Transport
 from honeyhive_batcher.runtime.waiting import Line, Waiters, undisturbed
 
@@ -62,8 +60,7 @@ class Worker:
         self._room = room
         self._shutdown_timeout = shutdown_timeout
         self._clock = clock
-        self._sends: set[asyncio.Task[None]] = set()
-        self._unbegun: set[Attempt] = set()  # whose task has not taken its first step
+        self._sends = Sends(self.loop, transport, self._complete)
         self._alarm = Alarm(self.loop, clock)
         self._deadline: float | None = None  # when a drain ends; None while the run is open
         self._before_drain: Statistics | None = None
@@ -89,12 +86,12 @@ class Worker:
             self.retire()
             self._alarm.ring()
             if self.task is None:
-                await undisturbed(self._task(self._let_go(), "end"))
+                await undisturbed(quiet_task(self.loop, self._let_go(), "end"))
             await self.ended()
             raise
 
     def _launch(self) -> None:
-        self.task = self._task(self._run(), "worker")
+        self.task = quiet_task(self.loop, self._run(), "worker")
         self.task.add_done_callback(self._ended)
         _running.add(self)
 
@@ -142,6 +139,9 @@ class Worker:
     def retire(self) -> None:
         """Leave the engine to another worker: should this one's loop ever move again, it does nothing."""
         self._is_retired = True
+        for attempt in self._sends.take_back() if self.engine.phase is not Phase.CLOSED else ():
+            never_left = Failure(cause="its event loop ended before it began", unsent=True)
+            self.engine.complete(attempt, never_left, self._clock())
         if self.loop.is_closed():
             _running.discard(self)
             self._transport.abandon()
@@ -151,7 +151,8 @@ class Worker:
         self._is_retired = True
         _running.discard(self)
         keep_for_ever((self.loop, self.task, self._sends, self._transport))
-        self._sends, self._transport = set(), Nowhere()
+        self._transport = Nowhere()
+        self._sends = Sends(self.loop, self._transport, self._complete)
 
     @property
     def is_stalled(self) -> bool:
@@ -163,7 +164,7 @@ class Worker:
             while not self._is_retired and not self._is_over():
                 self._alarm.set()  # what happens from here on cuts the sleep short
                 for attempt in self.engine.poll(self._clock()):
-                    self._begin(attempt)
+                    self._sends.begin(attempt)
                 self._tell()
                 if self._failure is not None or self._would_wait_in_vain():
                     break
@@ -178,10 +179,9 @@ class Worker:
             self._failure = error
         if not self._is_retired:
             self._end()
-        for send in self._sends:
-            send.cancel()
+        self._sends.cancel()
         while not self._has_let_go:  # a task that is cancelled before its first step never runs
-            await undisturbed(self._task(self._let_go(), "end"))
+            await undisturbed(quiet_task(self.loop, self._let_go(), "end"))
 
     def _is_over(self) -> bool:
         """Whether draining is done, by its success or by its deadline."""
@@ -201,42 +201,6 @@ class Worker:
         other = self._reporter.due_at(self._intake.ledger) if self._deadline is None else self._deadline
         instants = (self.engine.wake_at(), other)
         return min((instant for instant in instants if instant is not None), default=None)
-
-    def _task(self, main: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        # An empty context: what is bound where the batcher happens to be started (a session, a trace)
-        # does not belong to everything it sends.
-        task = self.loop.create_task(main, name=f"honeyhive_batcher.{name}", context=contextvars.Context())
-        # Of a loop that is closed around it a batcher tells in its own words.
-        task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001 - asyncio has no door for it
-        return task
-
-    def _begin(self, attempt: Attempt) -> None:
-        send = self._task(self._send(attempt), "send")
-        self._sends.add(send)
-        self._unbegun.add(attempt)
-        send.add_done_callback(lambda send: self._sent(attempt, send))
-
-    def _sent(self, attempt: Attempt, send: asyncio.Task[None]) -> None:
-        self._sends.discard(send)
-        if attempt in self._unbegun:  # cancelled before its first step, so that it never ran
-            self._unbegun.discard(attempt)
-            self._complete(attempt, Failure(cause="cancelled before it began", unsent=True))
-        elif not send.cancelled():
-            send.exception()  # looked at: a Ctrl-C that ended it has ended the loop as well
-
-    async def _send(self, attempt: Attempt) -> None:
-        reply: Reply
-        self._unbegun.discard(attempt)
-        try:
-            reply = await self._transport.send(wire.build_request(attempt.batch))
-        except asyncio.CancelledError:
-            reply = Failure(cause="cancelled", unsent=False)  # most such requests have arrived: measured
-        except Exception as error:  # a transport of somebody else's; ours does not raise
-            reply = Failure(cause=f"the transport raised {type(error).__name__}", unsent=False)
-        except BaseException:  # a Ctrl-C: the program's business, but the worker lives on to its end
-            self._complete(attempt, Failure(cause="interrupted", unsent=False))
-            raise
-        self._complete(attempt, reply)
 
     def _complete(self, attempt: Attempt, reply: Reply) -> None:
         if self.engine.phase is Phase.CLOSED or self._is_retired:
@@ -285,9 +249,8 @@ class Worker:
     async def _let_go(self) -> None:
         """Let go of all requests and connections, within bounds."""
         self._has_let_go = True
-        if self._sends:
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait(list(self._sends), timeout=_LAST_WORDS)
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._sends.ended(_LAST_WORDS)
         try:
             async with asyncio.timeout(_LAST_WORDS):
                 await self._transport.close()

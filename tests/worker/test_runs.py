@@ -12,6 +12,7 @@ import anyio
 import pytest
 
 from honeyhive_batcher import Admission, Batcher, BatcherError
+from honeyhive_batcher.core.engine import Engine
 from honeyhive_batcher.core.model import Response
 from honeyhive_batcher.runtime.seams import Seams
 from tests.fakes import HANG, OK, FakeTransport, check_ledger, fates, make_batcher
@@ -33,6 +34,15 @@ class Runs:
     @property
     def requests(self) -> list[int]:
         return [len(transport.sent) for transport in self.transports]
+
+
+class SlowToOpen(FakeTransport):
+    """Takes some turns of the loop to open."""
+
+    async def open(self) -> None:
+        await super().open()
+        for _ in range(20):
+            await asyncio.sleep(0)
 
 
 # In one loop.
@@ -272,6 +282,57 @@ def test_closing_after_a_loop_that_died_settles_what_was_held(caplog: pytest.Log
     assert "1 dropped, 1 unconfirmed" in line
 
 
+def _stop_before_it_sends(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> asyncio.AbstractEventLoop:
+    """Return a loop that stands still between the beginning of a request and the first step of its task."""
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(runs.batcher.start())
+    poll = Engine.poll
+
+    def poll_and_stop(engine: Engine, now: float) -> Any:
+        begun = poll(engine, now)
+        if begun:
+            loop.stop()
+        return begun
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Engine, "poll", poll_and_stop)
+        runs.batcher.push(EVENT)
+        loop.run_forever()
+    assert runs.batcher.statistics().in_flight == 1
+    return loop
+
+
+@pytest.mark.parametrize("is_closed", [True, False])
+def test_what_a_loop_never_came_to_send_is_surely_unsent(
+    monkeypatch: pytest.MonkeyPatch, *, is_closed: bool
+) -> None:
+    first, second = FakeTransport(), FakeTransport()
+    runs = Runs(first, second, flush_interval=0, on_ambiguous="drop", backoff_base=0.001)
+    loop = _stop_before_it_sends(runs, monkeypatch)
+    if is_closed:
+        loop.close()
+
+    async def go_on() -> None:
+        async with runs.batcher:
+            assert await runs.batcher.flush()
+
+    asyncio.run(go_on())
+    if not is_closed:
+        loop.run_until_complete(asyncio.sleep(0.01))  # it turns again, when another has sent the event
+        loop.close()
+    gc.collect()  # where asyncio would say that a coroutine was never awaited
+    assert first.sent == []
+    assert fates(runs.batcher) == {"delivered": 1}
+
+
+def test_what_a_loop_never_came_to_send_is_not_called_unconfirmed(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = Runs(FakeTransport(), flush_interval=0)
+    _stop_before_it_sends(runs, monkeypatch).close()
+    asyncio.run(runs.batcher.aclose())
+    gc.collect()
+    assert fates(runs.batcher) == {"shutdown": 1}
+
+
 def test_a_loop_that_stood_still_and_moves_again_does_not_disturb_the_next_run() -> None:
     first, second = FakeTransport(HANG), FakeTransport()
     runs = Runs(first, second, backoff_base=0.01)
@@ -322,6 +383,52 @@ class ThreadedLoop:
 
     def run(self, main: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(main, self.loop).result(10)
+
+
+def test_of_several_threads_that_start_it_at_once_one_runs_it() -> None:
+    transport = SlowToOpen()
+    runs = Runs(transport, transport, transport, flush_interval=0)
+    all_begin, is_delivered = threading.Barrier(3), threading.Event()
+    outcomes: list[str] = []
+
+    async def live() -> None:
+        all_begin.wait(10)
+        try:
+            await runs.batcher.start()
+        except BatcherError as error:
+            outcomes.append(str(error))
+            return
+        runs.batcher.push(EVENT)
+        assert await runs.batcher.flush(timeout=10)  # whoever runs it is the one that a push wakes
+        outcomes.append("runs")
+        await asyncio.to_thread(is_delivered.wait, 10)
+        await runs.batcher.aclose()
+
+    threads = [threading.Thread(target=lambda: asyncio.run(live())) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    while len(outcomes) < 3 and any(thread.is_alive() for thread in threads):
+        threads[0].join(0.01)
+    is_delivered.set()
+    for thread in threads:
+        thread.join()
+    refusal = "this batcher runs in another event loop: close it there first"
+    assert sorted(outcomes) == ["runs", refusal, refusal]
+    assert (transport.opened, transport.closed) == (1, 1)
+    assert fates(runs.batcher) == {"delivered": 1}
+
+
+@pytest.mark.anyio
+@pytest.mark.usefixtures("nothing_leaks")
+async def test_starting_twice_at_once_is_as_good_as_once() -> None:
+    transport = SlowToOpen()
+    batcher = make_batcher(transport)
+    await asyncio.gather(batcher.start(), batcher.start())
+    assert transport.opened == 1
+    batcher.push(EVENT)
+    assert await batcher.flush()
+    await batcher.aclose()
+    assert (len(transport.sent), transport.closed) == (1, 1)
 
 
 def test_it_can_be_flushed_and_closed_from_another_loop() -> None:

@@ -1,0 +1,93 @@
+"""The requests under way: each has a task of its own, from its beginning to its reply."""
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Coroutine
+from typing import Any, final
+
+from honeyhive_batcher.core import wire
+from honeyhive_batcher.core.model import Attempt, Failure, Reply
+from honeyhive_batcher.runtime.transport import Transport
+
+
+def quiet_task(
+    loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, None], name: str
+) -> asyncio.Task[None]:
+    """Return a task of the batcher's own, of which asyncio has nothing to tell."""
+    # An empty context: what is bound where the batcher happens to be started (a session, a trace)
+    # does not belong to everything it sends.
+    task = loop.create_task(main, name=f"honeyhive_batcher.{name}", context=contextvars.Context())
+    # Of a loop that is closed around it a batcher tells in its own words.
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001 - asyncio has no door for it
+    return task
+
+
+@final
+class Sends:
+    """Begins requests in one event loop, and reports the reply to each, whatever happens to its task.
+
+    Invariant: an attempt that was begun is reported once, or taken back.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        transport: Transport,
+        replied: Callable[[Attempt, Reply], None],
+    ) -> None:
+        self._loop = loop
+        self._transport = transport
+        self._replied = replied
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._unbegun: dict[Attempt, asyncio.Task[None]] = {}  # whose task has not taken its first step
+
+    def begin(self, attempt: Attempt) -> None:
+        """Send a request for this attempt."""
+        task = quiet_task(self._loop, self._send(attempt), "send")
+        self._tasks.add(task)
+        self._unbegun[attempt] = task
+        task.add_done_callback(lambda task: self._ended(attempt, task))
+
+    def cancel(self) -> None:
+        """Cancel all that are under way; their replies are failures."""
+        for task in self._tasks:
+            task.cancel()
+
+    async def ended(self, timeout: float) -> None:
+        """Wait until all have ended, at most so many seconds. Raises only a cancellation."""
+        if self._tasks:
+            await asyncio.wait(list(self._tasks), timeout=timeout)
+
+    def take_back(self) -> list[Attempt]:
+        """Return those of which surely nothing was sent, because the loop has not turned since they were
+        begun. They are not reported, and send nothing should it ever turn again.
+        """
+        unbegun, self._unbegun = self._unbegun, {}
+        if self._loop.is_closed():
+            for task in unbegun.values():
+                main = task.get_coro()
+                assert isinstance(main, Coroutine)
+                main.close()  # lest Python says that it was never awaited
+        return list(unbegun)
+
+    async def _send(self, attempt: Attempt) -> None:
+        reply: Reply
+        if self._unbegun.pop(attempt, None) is None:
+            return  # taken back
+        try:
+            reply = await self._transport.send(wire.build_request(attempt.batch))
+        except asyncio.CancelledError:
+            reply = Failure(cause="cancelled", unsent=False)  # most such requests have arrived: measured
+        except Exception as error:  # a transport of somebody else's; ours does not raise
+            reply = Failure(cause=f"the transport raised {type(error).__name__}", unsent=False)
+        except BaseException:  # a Ctrl-C: the program's business, but the worker lives on to its end
+            self._replied(attempt, Failure(cause="interrupted", unsent=False))
+            raise
+        self._replied(attempt, reply)
+
+    def _ended(self, attempt: Attempt, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if self._unbegun.pop(attempt, None) is not None:  # cancelled before its first step: it never ran
+            self._replied(attempt, Failure(cause="cancelled before it began", unsent=True))
+        elif not task.cancelled():
+            task.exception()  # looked at: a Ctrl-C that ended it has ended the loop as well
