@@ -148,6 +148,27 @@ async def test_endless_headers_are_not_read_for_ever() -> None:
         assert peak() < 8 * 2**20
 
 
+async def test_what_is_read_in_one_turn_of_the_loop_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def announce(connection: Connection) -> bool:
+        await connection.request()
+        while True:
+            await connection.write(b"HTTP/1.1 100 Continue\r\n\r\n" * 4000)
+
+    pieces: list[int] = []
+    received = aiohttp.client_proto.ResponseHandler.data_received
+
+    def data_received(self: Any, data: bytes) -> None:
+        pieces.append(len(data))
+        received(self, data)
+
+    monkeypatch.setattr(aiohttp.client_proto.ResponseHandler, "data_received", data_received)
+    async with RawServer(announce) as server:
+        reply = await send(server, request_timeout=0.5)
+    assert isinstance(reply, Failure)
+    assert len(pieces) > 10
+    assert max(pieces) <= 32 * 1024  # without a bound of ours it is 256 KiB
+
+
 # Time.
 
 

@@ -72,6 +72,12 @@ def in_use() -> dict[str, int]:
     return {"malloc": malloc.uordblks + malloc.hblkhd, "blocks": sys.getallocatedblocks()}
 
 
+def resident_trimmed() -> int:
+    """Return the same as `resident`, after the C library has given back what it kept for reuse (glibc)."""
+    ctypes.CDLL(None).malloc_trim(0)
+    return resident()
+
+
 def descriptors() -> int:
     """Return how many files and sockets this process has open (Linux)."""
     count = 0

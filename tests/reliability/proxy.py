@@ -68,6 +68,12 @@ def endless_headers() -> Iterable[bytes]:
         yield b"X-Header: %s\r\n" % (b"x" * 1000)
 
 
+def endless_interim_answers() -> Iterable[bytes]:
+    """Announce an answer again and again: each announcement is a whole message to the client."""
+    while True:
+        yield b"HTTP/1.1 100 Continue\r\n\r\n" * 400
+
+
 def oversized(size: int) -> Words:
     """Return a good answer whose body has so many bytes."""
 

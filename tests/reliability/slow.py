@@ -23,7 +23,7 @@ from msgspec import Struct
 from honeyhive_batcher import Batcher
 from tests.integration.raw_server import Connection, Fault, RawServer, bound_socket
 from tests.reliability.apart import Apart, apart, converse
-from tests.reliability.proxy import endless_headers, oversized
+from tests.reliability.proxy import endless_headers, endless_interim_answers, oversized
 from tests.reliability.rows import Row, Size
 from tests.reliability.watched import Exchange, Watched, direct_network
 
@@ -80,6 +80,9 @@ def servers(tick: float) -> dict[str, Fault]:
     async def headers_for_ever(connection: Connection) -> bool:
         return await said(connection, endless_headers())
 
+    async def announcements_for_ever(connection: Connection) -> bool:
+        return await said(connection, endless_interim_answers())
+
     async def plain_bomb(connection: Connection) -> bool:
         return await said(connection, oversized(BOMB)())
 
@@ -95,6 +98,7 @@ def servers(tick: float) -> dict[str, Fault]:
             a_header_at_a_time,
             a_body_byte_at_a_time,
             headers_for_ever,
+            announcements_for_ever,
             plain_bomb,
             gzip_bomb,
         )
@@ -152,6 +156,7 @@ CASES = [
     Case(name="a byte at a time", times_out=True),
     Case(name="a header at a time", times_out=True),
     Case(name="a body byte at a time", times_out=True, delivered=True),
+    Case(name="announcements for ever", times_out=True),
     Case(name="headers for ever", is_endless=True),
     Case(name="plain bomb", delivered=True, is_endless=True),
     Case(name="gzip bomb", delivered=True, is_endless=True),
