@@ -11,7 +11,7 @@ from collections import deque
 from typing import final
 
 from honeyhive_batcher.config import BatchLimits
-from honeyhive_batcher.core import wire
+from honeyhive_batcher.core.group import Group
 from honeyhive_batcher.core.model import SESSIONLESS, Batch, Fragment, GroupKey, Trigger
 
 EVERYTHING = 1 << 62
@@ -20,42 +20,6 @@ EVERYTHING = 1 << 62
 _TEST_INTERVAL = 60.0
 """Seconds between two tests of a limit that was learned."""
 _MAX_STALE = 64  # entries in the heap, beyond two a group, that are worth clearing away
-
-
-@final
-class _Group:
-    """The queued fragments of one key.
-
-    Invariant: `queued_bytes` is what the events add to a body, a comma each; `away` counts the
-    fragments that were cut and are not settled, for groups with a session only; `charged` is what its
-    properties hold of the queue's bound until it vanishes.
-    """
-
-    __slots__ = (
-        "away",
-        "charged",
-        "fragments",
-        "key",
-        "overhead",
-        "queued_bytes",
-        "stands_in_line",
-    )
-
-    def __init__(self, key: GroupKey) -> None:
-        self.key = key
-        self.overhead = wire.overhead(key) - 1  # the first event has no comma before it
-        self.fragments: deque[Fragment] = deque()
-        self.queued_bytes = 0
-        self.away = 0
-        self.charged = 0
-        self.stands_in_line = False
-
-    @property
-    def waits(self) -> bool:
-        """A closing that is alone waits until all events of its session are settled: it updates what
-        they create.
-        """
-        return self.away > 0 and bool(self.fragments[0].closing)
 
 
 @final
@@ -75,11 +39,11 @@ class Groups:
         self.queued_events = 0
         self.queued_bytes = 0
         """Without the closings, which are never evicted."""
-        self._groups: dict[GroupKey, _Group] = {}
-        self._oldest: list[tuple[int, _Group]] = []
+        self._groups: dict[GroupKey, Group] = {}
+        self._oldest: list[tuple[int, Group]] = []
         # Invariant: every group that may be cut is in here. Equal numbers are of one group, so that no two
         # groups are ever compared.
-        self._full: deque[_Group] = deque()  # groups that became full, in that order
+        self._full: deque[Group] = deque()  # groups that became full, in that order
         self._turn_of_full = True
 
     def knows(self, key: GroupKey) -> bool:
@@ -94,7 +58,7 @@ class Groups:
         group = self._groups.get(fragment.key)
         if group is None:
             # Not a plain assignment: a push that interrupts this one may have made the group by then.
-            group = self._groups.setdefault(fragment.key, _Group(fragment.key))
+            group = self._groups.setdefault(fragment.key, Group(fragment.key))
         # From here on nothing of Python's own is called: a push that comes near the recursion limit fails
         # before it has changed anything, or not at all.
         group.charged += charged
@@ -167,7 +131,7 @@ class Groups:
 
     def evict(self) -> Fragment | None:
         """Take the oldest queued event out of the queue, or return None if there is none."""
-        passed: list[tuple[int, _Group]] = []
+        passed: list[tuple[int, Group]] = []
         evicted: Fragment | None = None
         while evicted is None and (entry := self._pop_oldest()) is not None:
             group = entry[1]
@@ -181,6 +145,33 @@ class Groups:
         for entry in passed:
             heapq.heappush(self._oldest, entry)
         return evicted
+
+    def recover(self) -> None:
+        """Put in order what an interruption, a Ctrl-C, may have left half done."""
+        groups = [group for group in self._groups.values() if group.fragments]
+        self._oldest = sorted((group.fragments[0].seq, group) for group in groups)
+        self._full.clear()
+        self.queued_events = self.queued_bytes = 0
+        for group in self._groups.values():
+            group.stands_in_line = False
+            group.queued_bytes = 0
+            for fragment in group.fragments:
+                self._count(group, fragment, 1)
+            if self._is_full(group):
+                group.stands_in_line = True
+                self._full.append(group)
+
+    def holds(self, fragment: Fragment) -> bool:
+        """Return whether this fragment is queued. Not in a hurry: it looks at all of its group."""
+        group = self._groups.get(fragment.key)
+        return group is not None and any(each is fragment for each in reversed(group.fragments))
+
+    def clear(self) -> None:
+        """Forget what is queued, and who waits for what."""
+        self._groups.clear()
+        self._oldest.clear()
+        self._full.clear()
+        self.queued_events = self.queued_bytes = 0
 
     def put_back(self, closing: Fragment) -> None:
         """Queue a closing again that was to ride with a batch which is being split."""
@@ -202,7 +193,7 @@ class Groups:
         """Note that a fragment of a key was evicted; return the same as `settled`."""
         return 0 if key is SESSIONLESS else self._vanish(self._groups[key])
 
-    def _vanish(self, group: _Group) -> int:
+    def _vanish(self, group: Group) -> int:
         if group.fragments:
             if group.away == 0:
                 self._line_up(group)  # its closing may have waited for this
@@ -212,7 +203,7 @@ class Groups:
         del self._groups[group.key]  # no call since the look at what it has: a push may interrupt this
         return group.charged
 
-    def _cut_from(self, group: _Group, trigger: Trigger) -> Batch:
+    def _cut_from(self, group: Group, trigger: Trigger) -> Batch:
         queue = group.fragments
         taken: list[Fragment] = []
         size = group.overhead
@@ -235,14 +226,14 @@ class Groups:
         self._line_up(group)
         return Batch(key=group.key, fragments=tuple(taken), trigger=trigger)
 
-    def _count(self, group: _Group, fragment: Fragment, sign: int) -> None:
+    def _count(self, group: Group, fragment: Fragment, sign: int) -> None:
         if not fragment.closing:
             self.queued_events += sign
             self.queued_bytes += sign * fragment.size
             size = len(fragment.data) + 1  # no call in the next line: a push may interrupt this
             group.queued_bytes += sign * size
 
-    def _line_up(self, group: _Group) -> None:
+    def _line_up(self, group: Group) -> None:
         if group.fragments:
             heapq.heappush(self._oldest, (group.fragments[0].seq, group))
         if len(self._oldest) > 2 * len(self._groups) + _MAX_STALE:
@@ -252,13 +243,13 @@ class Groups:
                 if _is_current(*entry):
                     heapq.heappush(self._oldest, entry)
 
-    def _is_full(self, group: _Group) -> bool:
+    def _is_full(self, group: Group) -> bool:
         return (
             len(group.fragments) >= self._limits.max_batch_events
             or group.overhead + group.queued_bytes >= self.max_body_bytes
         )
 
-    def _first_full(self) -> _Group | None:
+    def _first_full(self) -> Group | None:
         while self._full:
             group = self._full[0]
             if group.stands_in_line and group.fragments and not group.waits and self._is_full(group):
@@ -267,14 +258,14 @@ class Groups:
             self._full.popleft()
         return None
 
-    def _first_by_age(self) -> _Group | None:
+    def _first_by_age(self) -> Group | None:
         entry = self._pop_oldest()
         if entry is None:
             return None
         heapq.heappush(self._oldest, entry)
         return entry[1]
 
-    def _pop_oldest(self) -> tuple[int, _Group] | None:
+    def _pop_oldest(self) -> tuple[int, Group] | None:
         """Take out the entry of the group with the oldest fragment that may be cut."""
         while self._oldest:
             entry = heapq.heappop(self._oldest)  # before it is looked at: a push may change what is first
@@ -283,11 +274,5 @@ class Groups:
         return None
 
 
-def _is_current(seq: int, group: _Group) -> bool:
+def _is_current(seq: int, group: Group) -> bool:
     return bool(group.fragments) and group.fragments[0].seq == seq
-
-
-def halves(fragments: tuple[Fragment, ...]) -> tuple[tuple[Fragment, ...], tuple[Fragment, ...]]:
-    """Split two or more fragments in two, the larger half first."""
-    middle = (len(fragments) + 1) // 2
-    return fragments[:middle], fragments[middle:]

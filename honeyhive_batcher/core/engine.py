@@ -33,7 +33,6 @@ from honeyhive_batcher.core.model import (
     Batch,
     DropReason,
     Endpoint,
-    Failure,
     Fate,
     Jitter,
     Phase,
@@ -60,6 +59,7 @@ class Engine:
         self._pacing = Pacing(max_in_flight, retry, jitter)
         self._schedule = Schedule(Budget(capacity=10.0 + max_in_flight))
         self._in_flight: dict[Attempt, float] = {}  # and when each began
+        self._in_doubt: list[Attempt] = []  # whose replies were being taken when something struck
         self._flushes = intake.flushes
         self._is_systemic = False  # a batch was refused event by event, and nothing was taken since
 
@@ -74,26 +74,17 @@ class Engine:
                 self._schedule.hurry()
         begun: list[Attempt] = []
         while len(self._in_flight) < self._pacing.limit and self._pacing.opens_at(self._ledger.seq) <= now:
-            attempt = self._schedule.next(now, self._cut, is_down=self._pacing.is_down)
+            attempt = self._schedule.next(now, self._intake.cut, is_down=self._pacing.is_down)
             if attempt is None:
                 break
+            self._ledger.begun(attempt)
             if attempt.first_at is None:
                 attempt = msgspec.structs.replace(attempt, first_at=now)
             self._in_flight[attempt] = now
             self._pacing.begun(attempt.batch, self._ledger.seq)
-            self._ledger.requests += 1
-            self._ledger.retries += attempt.number > 1
             begun.append(attempt)
         self._ledger.in_flight = len(self._in_flight)
         return begun
-
-    def _cut(self, now: float) -> Attempt | None:
-        batch = self._intake.cut(now)
-        if batch is None:
-            return None
-        assert batch.trigger is not None
-        self._ledger.batches[batch.trigger] += 1
-        return Attempt(batch=batch)
 
     def wake_at(self) -> float | None:
         """Return when `poll` has something to do; None if only a call or a reply gives it something."""
@@ -117,6 +108,7 @@ class Engine:
         """
         if attempt not in self._in_flight:
             raise InternalError("a reply came for an attempt that is not in flight")
+        self._in_doubt.append(attempt)  # its events are nowhere for a while: see `abandon`
         in_flight, started_at = len(self._in_flight), self._in_flight.pop(attempt)
         self._ledger.in_flight = in_flight - 1
         said = verdict.judge(attempt.batch, reply)
@@ -159,6 +151,7 @@ class Engine:
                 self._again(attempt, now, counts=False)
             case _:
                 assert_never(said)
+        self._in_doubt.pop()
 
     def _complete_partly(self, attempt: Attempt, said: verdict.Partly, now: float) -> None:
         """Settle what is named and send the rest again, alone; drop it when it is accounted for once
@@ -280,21 +273,27 @@ class Engine:
             self._intake.close()
 
     def abandon(self, reason: DropReason = DropReason.SHUTDOWN) -> None:
-        """End the run and settle everything held: what was sent is unconfirmed, the rest is dropped."""
+        """End the run and settle everything held: what was sent is unconfirmed, the rest is dropped. So is
+        unconfirmed what is nowhere, since a bug or a Ctrl-C struck while it changed hands.
+        """
         self._intake.close()
         self.phase = Phase.CLOSED
         for attempt in self._in_flight:
             self._intake.settle(attempt.batch.fragments, Fate.UNCONFIRMED)
         waiting = self._schedule.take_all()
-        trials = [attempt.trial for attempt in (*self._in_flight, *waiting) if attempt.trial is not None]
-        for piece in (*map(Piece.of, waiting), *(each for trial in trials for each in trial.take_all())):
+        known = (*self._in_flight, *waiting, *self._in_doubt)
+        pieces = [
+            piece for attempt in known if attempt.trial is not None for piece in attempt.trial.take_all()
+        ]
+        for piece in (*map(Piece.of, waiting), *pieces):
             self._give_up(piece, reason)
         while (batch := self._intake.cut(NOW)) is not None:
             self._give_up(Piece(fragments=batch.fragments, maybe_sent=False), reason)
+        self._intake.reconcile([each for attempt in self._in_doubt for each in attempt.batch.fragments])
         self._in_flight.clear()
         self._ledger.in_flight = 0
 
-    def lose_replies(self, cause: str, now: float) -> None:
-        """Take it that no reply will come to anything in flight."""
-        for attempt in list(self._in_flight):
-            self.complete(attempt, Failure(cause=cause, unsent=False), now)
+    @property
+    def in_flight(self) -> list[Attempt]:
+        """The attempts that were begun and have no reply."""
+        return list(self._in_flight)

@@ -98,8 +98,9 @@ class Intake:
                 fragment = Fragment(encoded.data, encoded.event_id, key, seq, now, size, closing)
                 try:
                     news |= self._groups.add(fragment, charge - size)
-                except BaseException:  # no memory, or too near the recursion limit
-                    self.ledger.take_back(charge)
+                except BaseException:  # no memory, too near the recursion limit, a Ctrl-C
+                    if not self._groups.holds(fragment):
+                        self.ledger.take_back(charge)
                     raise
             finally:
                 self._is_busy = interrupts
@@ -165,6 +166,23 @@ class Intake:
             self.is_open = False
             self._groups.flush_through = EVERYTHING
             self.flushes += 1
+
+    def recover(self) -> None:
+        """See `Groups.recover`."""
+        with self._lock:
+            self._groups.recover()
+            self._is_busy = False
+
+    def reconcile(self, in_doubt: Sequence[Fragment]) -> None:
+        """At the end of a run, when all that is known of is settled: count as unconfirmed what is `in_doubt`
+        and has no fate, and what is nowhere any more, see `Ledger.reconcile`.
+        """
+        with self._lock:
+            rest = [fragment for fragment in in_doubt if not fragment.settled]
+            self.ledger.settle(rest, Fate.UNCONFIRMED, None)
+            self.ledger.reconcile()
+            self._groups.clear()
+            self._is_busy = False
 
     def reopen(self) -> None:
         """Take events again, after everything of the run before is settled."""

@@ -10,7 +10,16 @@ from typing import assert_never, final
 
 from msgspec import Struct
 
-from honeyhive_batcher.core.model import Admission, DropReason, Endpoint, Fate, Fragment, Settlement, Trigger
+from honeyhive_batcher.core.model import (
+    Admission,
+    Attempt,
+    DropReason,
+    Endpoint,
+    Fate,
+    Fragment,
+    Settlement,
+    Trigger,
+)
 from honeyhive_batcher.errors import InternalError
 
 
@@ -194,6 +203,27 @@ class Ledger:
             ):  # nobody calls back: there is no worker, or it sleeps
                 self.settlements.popleft()
                 self.callback_errors += 1
+
+    def begun(self, attempt: Attempt) -> None:
+        """Count a request that goes now."""
+        self.requests += 1
+        self.retries += attempt.number > 1
+        trigger = attempt.batch.trigger
+        if attempt.first_at is None and trigger is not None:  # else it is a part of a batch that was counted
+            self.batches[trigger] += 1
+
+    def reconcile(self) -> None:
+        """Count what has no fate and is nowhere any more as unconfirmed.
+
+        There is no such event but after a bug, or a Ctrl-C that struck while one changed hands. Nobody knows
+        its id, so that callbacks are not told of it.
+        """
+        strays = self.seq - self._taken_back - self.delivered - self.dropped.total() - self.unconfirmed
+        self.unconfirmed += strays
+        self.callback_errors += self.keep_settlements and strays > 0
+        self.held_events = self.held_bytes = 0
+        for barrier in self._barriers:
+            barrier.count(Fate.UNCONFIRMED, barrier.held)
 
     def raise_barrier(self) -> Barrier:
         """Return a barrier behind everything held now; it counts until `lower_barrier`."""

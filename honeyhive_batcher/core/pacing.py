@@ -86,8 +86,8 @@ class Pacing:
         """Note an answer that shows the endpoint at work: to `batch`, one of `in_flight` requests, sent at
         `started_at`, with so many events held, the batch's among them, of those accepted so far.
         """
+        sent = len(batch.fragments)
         if self.is_down:
-            sent = len(batch.fragments)
             self._catch_up.begin(
                 now=now,
                 length=now - self._failing_since,
@@ -95,6 +95,8 @@ class Pacing:
                 sent=sent,
                 accepted=accepted,
             )
+        if left <= sent:
+            self._catch_up.hurry()  # nothing else waits: what comes from now on has no backlog before it
         self._failures = self._probes = 0
         self.succeeded_at = now
         self._backoff_until = self._held_until = _NEVER

@@ -11,7 +11,7 @@ from typing import final
 
 import msgspec
 
-from honeyhive_batcher.core.model import Attempt
+from honeyhive_batcher.core.model import Attempt, Batch
 from honeyhive_batcher.core.retry import Budget
 
 NOW = float("-inf")
@@ -47,15 +47,15 @@ class Schedule:
             for order, (_, _, attempt) in enumerate(sorted(self._waiting))
         ]
 
-    def next(self, now: float, cut: Callable[[float], Attempt | None], *, is_down: bool) -> Attempt | None:
+    def next(self, now: float, cut: Callable[[float], Batch | None], *, is_down: bool) -> Attempt | None:
         """Take the attempt that goes at `now`, if there is one: what waits comes before what `cut` gives.
 
         Not while the endpoint is down: what the server fails at by itself must not be all there is to ask
         with. So some batches take turns; what is not among them may still be evicted.
         """
         if is_down and len(self._ready) + len(self._waiting) < _MOST_PROBING:
-            return cut(now) or self._take(now)
-        return self._take(now) or cut(now)
+            return _first(cut(now)) or self._take(now)
+        return self._take(now) or _first(cut(now))
 
     def _take(self, now: float) -> Attempt | None:
         if self._ready:
@@ -79,3 +79,7 @@ class Schedule:
         self._ready.clear()
         self._waiting.clear()
         return taken
+
+
+def _first(batch: Batch | None) -> Attempt | None:
+    return None if batch is None else Attempt(batch=batch)

@@ -12,7 +12,6 @@ from typing import final
 import msgspec
 from msgspec import Struct
 
-from honeyhive_batcher.core.batching import halves
 from honeyhive_batcher.core.model import Attempt, Batch, Fragment
 from honeyhive_batcher.core.repair import mend
 
@@ -41,10 +40,10 @@ class Piece(Struct, frozen=True, eq=False, kw_only=True):
 
     def halves(self) -> "tuple[Piece, Piece]":
         """Return the two halves of more than one fragment."""
-        first, second = halves(self.fragments)
+        middle = (len(self.fragments) + 1) // 2  # the larger half first
         return (
-            Piece(fragments=first, maybe_sent=self.maybe_sent),
-            Piece(fragments=second, maybe_sent=self.maybe_sent),
+            Piece(fragments=self.fragments[:middle], maybe_sent=self.maybe_sent),
+            Piece(fragments=self.fragments[middle:], maybe_sent=self.maybe_sent),
         )
 
     def attempt(self, whole: Attempt, trial: "Trial | None") -> Attempt:

@@ -229,10 +229,8 @@ class Lifecycle:
             if engine is not None:
                 self._intake.reopen()
             engine = self._engine = self._new_engine()
-        else:
-            if self._worker is not None:
-                self._worker.retire()
-            engine.lose_replies("its event loop has ended", self._seams.clock())
+        elif self._worker is not None:
+            self._worker.retire()
         return Worker(
             engine,
             self._intake,

@@ -40,13 +40,19 @@ class Sends:
         self._replied = replied
         self._tasks: set[asyncio.Task[None]] = set()
         self._unbegun: dict[Attempt, asyncio.Task[None]] = {}  # whose task has not taken its first step
+        self._open: set[Attempt] = set()  # whose task has, and whose reply has not been reported
 
     def begin(self, attempt: Attempt) -> None:
         """Send a request for this attempt."""
         task = quiet_task(self._loop, self._send(attempt), "send")
-        self._tasks.add(task)
-        self._unbegun[attempt] = task
         task.add_done_callback(lambda task: self._ended(attempt, task))
+        # Whatever strikes before this line: the task finds that nobody knows it, and sends nothing.
+        self._unbegun[attempt] = task
+        self._tasks.add(task)
+
+    def has(self, attempt: Attempt) -> bool:
+        """Return whether this attempt was begun and will be reported."""
+        return attempt in self._open or attempt in self._unbegun
 
     def cancel(self) -> None:
         """Cancel all that are under way; their replies are failures."""
@@ -58,9 +64,9 @@ class Sends:
         if self._tasks:
             await asyncio.wait(list(self._tasks), timeout=timeout)
 
-    def take_back(self) -> list[Attempt]:
-        """Return those of which surely nothing was sent, because the loop has not turned since they were
-        begun. They are not reported, and send nothing should it ever turn again.
+    def take_back(self) -> None:
+        """Forget those of which surely nothing was sent: the loop has not turned since they were begun.
+        They are not reported, and send nothing should it ever turn again.
         """
         unbegun, self._unbegun = self._unbegun, {}
         if self._loop.is_closed():
@@ -68,26 +74,31 @@ class Sends:
                 main = task.get_coro()
                 assert isinstance(main, Coroutine)
                 main.close()  # lest Python says that it was never awaited
-        return list(unbegun)
 
     async def _send(self, attempt: Attempt) -> None:
         reply: Reply
-        if self._unbegun.pop(attempt, None) is None:
+        if attempt not in self._unbegun:
             return  # taken back
+        self._open.add(attempt)  # first: a Ctrl-C between the two lines must not find it in neither
+        del self._unbegun[attempt]
         try:
             reply = await self._transport.send(wire.build_request(attempt.batch))
         except asyncio.CancelledError:
             reply = Failure(cause="cancelled", unsent=False)  # most such requests have arrived: measured
         except Exception as error:  # a transport of somebody else's; ours does not raise
             reply = Failure(cause=f"the transport raised {type(error).__name__}", unsent=False)
-        except BaseException:  # a Ctrl-C: the program's business, but the worker lives on to its end
-            self._replied(attempt, Failure(cause="interrupted", unsent=False))
-            raise
-        self._replied(attempt, reply)
+        self._report(attempt, reply)
+
+    def _report(self, attempt: Attempt, reply: Reply) -> None:
+        if attempt in self._open:
+            self._open.discard(attempt)
+            self._replied(attempt, reply)
 
     def _ended(self, attempt: Attempt, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if self._unbegun.pop(attempt, None) is not None:  # cancelled before its first step: it never ran
+            self._open.discard(attempt)
             self._replied(attempt, Failure(cause="cancelled before it began", unsent=True))
-        elif not task.cancelled():
-            task.exception()  # looked at: a Ctrl-C that ended it has ended the loop as well
+        elif not task.cancelled() and task.exception() is not None:
+            # A Ctrl-C: the program's business, and it ends the loop. But the worker lives on to its end.
+            self._report(attempt, Failure(cause="interrupted", unsent=False))

@@ -11,7 +11,7 @@ from typing import final
 from honeyhive_batcher.core.engine import Engine
 from honeyhive_batcher.core.intake import Intake
 from honeyhive_batcher.core.ledger import Statistics
-from honeyhive_batcher.core.model import Attempt, Clock, DropReason, Failure, Fate, Phase, Reply
+from honeyhive_batcher.core.model import Attempt, Clock, DropReason, Failure, Phase, Reply
 from honeyhive_batcher.errors import InternalError
 from honeyhive_batcher.runtime.alarm import Alarm
 from honeyhive_batcher.runtime.callbacks import Callbacks
@@ -65,7 +65,6 @@ class Worker:
         self._deadline: float | None = None  # when a drain ends; None while the run is open
         self._before_drain: Statistics | None = None
         self._failure: Exception | None = None
-        self._failed_attempt: Attempt | None = None
         self._has_let_go = False
         self._is_retired = False
         self.task: asyncio.Task[None] | None = None
@@ -97,6 +96,8 @@ class Worker:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Run after all if the task never ran, or was interrupted: by a Ctrl-C that no one else caught."""
+        if task is not self.task:
+            return
         if task.cancelled() or task.exception() is not None:
             self._launch()
             self.drain(self._shutdown_timeout)
@@ -114,11 +115,11 @@ class Worker:
         """Wait for the end of the run whoever cancels the caller; return whether somebody did."""
         was_cancelled = False
         while self.task is not None and not self.has_ended:
-            waited_for: asyncio.Future[None] = self.task
-            if self.task.done():  # and it is about to run after all, see `_ended`
-                waited_for = self.loop.create_future()
-                self.loop.call_soon(waited_for.set_result, None)
-            was_cancelled |= await undisturbed(waited_for)
+            if self.task.done():
+                self._ended(
+                    self.task
+                )  # nobody else may come to it: a Ctrl-C that strikes a callback costs it
+            was_cancelled |= await undisturbed(self.task)
         return was_cancelled
 
     def drain(self, timeout: float) -> None:
@@ -131,17 +132,21 @@ class Worker:
         deadline = self._clock() + timeout
         if self._deadline is None:
             self._before_drain = self._intake.statistics()
-            self._deadline = deadline
             self.engine.drain()
+            self._deadline = deadline  # last: a Ctrl-C may strike before it, and then all this is done again
         self._deadline = min(self._deadline, deadline)
         self._alarm.ring_soon()
 
     def retire(self) -> None:
-        """Leave the engine to another worker: should this one's loop ever move again, it does nothing."""
-        self._is_retired = True
-        for attempt in self._sends.take_back() if self.engine.phase is not Phase.CLOSED else ():
-            never_left = Failure(cause="its event loop ended before it began", unsent=True)
-            self.engine.complete(attempt, never_left, self._clock())
+        """Leave the engine to another worker: should this one's loop ever move again, it does nothing, and no
+        reply will come to anything in flight.
+        """
+        if not self._is_retired:
+            self._is_retired = True
+            self._sends.take_back()
+            for attempt in self.engine.in_flight:
+                lost = Failure(cause="its event loop has ended", unsent=not self._sends.has(attempt))
+                self.engine.complete(attempt, lost, self._clock())
         if self.loop.is_closed():
             _running.discard(self)
             self._transport.abandon()
@@ -161,6 +166,7 @@ class Worker:
 
     async def _run(self) -> None:
         try:
+            self._reclaim()
             while not self._is_retired and not self._is_over():
                 self._alarm.set()  # what happens from here on cuts the sleep short
                 for attempt in self.engine.poll(self._clock()):
@@ -182,6 +188,15 @@ class Worker:
         self._sends.cancel()
         while not self._has_let_go:  # a task that is cancelled before its first step never runs
             await undisturbed(quiet_task(self.loop, self._let_go(), "end"))
+
+    def _reclaim(self) -> None:
+        """Have given out again what the engine gave out and an interruption kept from being begun."""
+        if self._is_retired:
+            return
+        self._intake.recover()
+        for attempt in self.engine.in_flight:
+            if not self._sends.has(attempt):
+                self._complete(attempt, Failure(cause="interrupted before it began", unsent=True))
 
     def _is_over(self) -> bool:
         """Whether draining is done, by its success or by its deadline."""
@@ -210,7 +225,6 @@ class Worker:
             self.engine.complete(attempt, reply, self._clock())
         except Exception as error:  # the worker raises it, where it is dealt with
             self._failure = error
-            self._failed_attempt = attempt
         if self._intake.ledger.delivered > delivered:
             self._intake.ledger.last_delivery_at = time.time()
         self._callbacks.call()  # now, so that a flush that sees the fates returns after them
@@ -232,10 +246,6 @@ class Worker:
         self._deadline = self._clock()
         try:
             self.engine.abandon(DropReason.SHUTDOWN if self._failure is None else DropReason.INTERNAL)
-            if self._failed_attempt is not None:  # its reply was looked at, and it may be nowhere since
-                fragments = self._failed_attempt.batch.fragments
-                rest = [fragment for fragment in fragments if not fragment.settled]
-                self._intake.settle(rest, Fate.UNCONFIRMED)
         except Exception as error:  # not even that: who waits is released all the same
             self._failure = self._failure or error
             self.engine.phase = Phase.CLOSED

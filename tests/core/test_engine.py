@@ -7,7 +7,16 @@ from typing import Literal
 import pytest
 
 from honeyhive_batcher.core import wire
-from honeyhive_batcher.core.model import Admission, DropReason, Endpoint, Fate, Phase, Reply, Response
+from honeyhive_batcher.core.model import (
+    Admission,
+    DropReason,
+    Endpoint,
+    Failure,
+    Fate,
+    Phase,
+    Reply,
+    Response,
+)
 from honeyhive_batcher.errors import InternalError
 from tests.core.rig import LOST, UNSENT, Rig, Sent, Server, answer, body_of, event, named, session
 
@@ -1401,11 +1410,16 @@ def test_a_new_run_takes_events_again_and_counts_on() -> None:
     rig.assert_settled()
 
 
+def lose_replies(rig: Rig, now: float) -> None:
+    for attempt in rig.engine.in_flight:
+        rig.engine.complete(attempt, Failure(cause="its event loop was closed", unsent=False), now)
+
+
 def test_lost_replies_are_ambiguous_for_all_that_was_in_flight() -> None:
     rig = Rig(max_batch_events=1)
     rig.push("a", "b")
     rig.poll()
-    rig.engine.lose_replies("its event loop was closed", 5.0)
+    lose_replies(rig, 5.0)
     assert rig.statistics.last_error == "its event loop was closed"
     assert rig.statistics.in_flight == 0
     rig.now = 5.0
@@ -1414,7 +1428,7 @@ def test_lost_replies_are_ambiguous_for_all_that_was_in_flight() -> None:
     assert rig.with_fate("delivered") == {"a", "b"}
     once = Rig(on_ambiguous="drop")
     in_flight(once, "a")
-    once.engine.lose_replies("its event loop was closed", 5.0)
+    lose_replies(once, 5.0)
     assert once.fate("a") == "unconfirmed"
 
 

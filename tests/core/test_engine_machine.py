@@ -430,6 +430,8 @@ class EngineMachine(RuleBasedStateMachine):
         self, which: int, status: int | None, body: bytes, arrived: bool, retry_after: float | None
     ) -> None:
         sent = self.pick(which)
+        if status == 501 and sent.method == "PUT":
+            status = 502  # the other refuses an update
         if arrived:
             self.store(sent.ids)
         reply: Reply = Failure(cause="time-out", unsent=False)
@@ -549,7 +551,8 @@ class EngineMachine(RuleBasedStateMachine):
             batch.failures += 1
             for record in sent.records:
                 record.maybe_sent = True
-        self.engine.lose_replies("its loop was closed", self.now)
+        for attempt in self.engine.in_flight:
+            self.engine.complete(attempt, Failure(cause="its loop was closed", unsent=False), self.now)
         for sent in lost:
             self.batches[self.name_of(sent)].is_over = self.is_over(self.batches[self.name_of(sent)])
         self.take_fates(DropReason.RETRIES_EXHAUSTED)

@@ -198,6 +198,19 @@ def test_a_backlog_leaves_by_and_by_unless_a_flush_asks_for_it() -> None:
     assert paced.opens_at(0) <= 29.0
 
 
+def test_the_catching_up_ends_with_what_waited() -> None:
+    """Also when not all of it was sent: some was too large, or evicted."""
+    paced = pacing()
+    for at in (9.0, 11.0):
+        fail(paced, at)
+    succeed(paced, 1, now=29.0, left=1001)
+    succeed(paced, 1, now=31.0, left=2)
+    assert not paced.is_sound(31.0)
+    succeed(paced, 1, now=33.0, left=1)
+    assert paced.opens_at(0) <= 33.0
+    assert paced.is_sound(33.0)
+
+
 def test_an_outage_that_left_nothing_is_over_when_it_ends() -> None:
     paced = pacing()
     paced.misconfigured(started_at=9.0, now=10.0)

@@ -120,7 +120,11 @@ def test_what_waits_goes_before_what_was_never_tried() -> None:
     plan = schedule()
     retry, fresh = attempt(1.0), attempt()
     plan.wait(retry)
-    assert [plan.next(5.0, lambda _: fresh, is_down=False) for _ in range(2)] == [retry, fresh]
+    assert plan.next(5.0, lambda _: fresh.batch, is_down=False) is retry
+    began = plan.next(5.0, lambda _: fresh.batch, is_down=False)
+    assert began is not None
+    assert began.batch is fresh.batch
+    assert (began.number, began.first_at) == (1, None)
 
 
 def test_while_the_endpoint_is_down_a_few_batches_take_turns() -> None:
@@ -129,8 +133,10 @@ def test_while_the_endpoint_is_down_a_few_batches_take_turns() -> None:
     plan.wait(one)
     for _ in range(14):
         plan.wait(attempt(5.0))
-    assert plan.next(9.0, lambda _: fresh, is_down=True) is fresh
+    began = plan.next(9.0, lambda _: fresh.batch, is_down=True)
+    assert began is not None
+    assert began.batch is fresh.batch
     assert plan.next(9.0, lambda _: None, is_down=True) is one  # when nothing else is there
     plan.wait(one)
     plan.wait(last)
-    assert plan.next(9.0, lambda _: fresh, is_down=True) is one
+    assert plan.next(9.0, lambda _: fresh.batch, is_down=True) is one

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from honeyhive_batcher.core.batching import halves
 from honeyhive_batcher.core.model import SESSIONLESS, Fragment
 from honeyhive_batcher.core.trial import Piece, Trial
 
@@ -212,7 +211,7 @@ def test_the_parts_of_what_may_have_arrived_may_have_arrived(maybe_sent: bool) -
 @given(st.integers(2, 300))
 def test_halves_keep_the_order_and_the_first_is_never_the_smaller(count: int) -> None:
     events = fragments(count)
-    first, second = halves(events)
+    first, second = (half.fragments for half in Piece(fragments=events, maybe_sent=False).halves())
     assert (*first, *second) == events
     assert 0 <= len(first) - len(second) <= 1
     assert second

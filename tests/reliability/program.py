@@ -21,6 +21,7 @@ from tests.reliability.enemy import Climate, Enemy, Weather
 from tests.virtual_time import now
 
 _PROBE = 60.0  # seconds between requests to an endpoint that is held
+_LONGEST_CATCHING_UP, _LONGEST_GAP = 160.0, 2.5  # seconds for a backlog, and between two batches of it
 _LAST_WORDS = 2.0  # seconds beyond its time-out that closing may take: requests end, and the transport
 _EPSILON = 1e-6
 _MAX_PUTS = 60  # every 64th gives way before its event is taken, and then nobody knows whether it was
@@ -154,12 +155,13 @@ class Program:
 
     def _healing_bound(self, held: int) -> float:
         """Seconds: what is under way ends, then the longest wait that somebody may have been told, then
-        a retry every half second, and pieces one after another.
+        a retry every half second, and pieces one after another, at the pace of one client among many.
         """
         one_request = 2 * self.climate.latency + 0.25
+        catching_up = min(_LONGEST_CATCHING_UP, _LONGEST_GAP * held)
         waits: float = _PROBE + self.climate.max_retry_after + self.settings["backoff_max"]
         waits += self.settings["request_timeout"] + self.settings["flush_interval"]
-        return waits + held * (0.5 + 3 * one_request)
+        return waits + catching_up + held * (0.5 + 3 * one_request)
 
     async def _check_fresh_ones(self) -> None:
         """With a server in its right mind nothing waits longer than it must."""

@@ -23,6 +23,7 @@ from tests.virtual_time import now, run_virtually
 
 _RUNS = {Size.QUICK: (2, 1), Size.FULL: (40, 40)}
 """How many programs are interrupted once, and twice."""
+_BATCH = 7
 _DEADLINE = 20.0
 """Seconds after which an interrupted program is taken to hang."""
 
@@ -156,6 +157,9 @@ def _cancelled(size: Size) -> Iterator[Row]:
             every, event_bytes = (1, 100_000) if size is Size.FULL else (9, 30_000)
             found = strikes.everywhere(strike, gaps=gaps, every=every, event_bytes=event_bytes)
             faults = found.wrong + found.said
+            # A server in a loop of its own is at any stage when a turn begins, and passes some in between.
+            is_apart = strike is strikes.main_ended
+            met_all = len(found.stages) >= 3 if is_apart else set(found.stages) >= _STAGES
             settled = ", ".join(f"{events} {fate}" for fate, events in sorted(found.fates.items()))
             where = "every turn" if every == 1 else f"every {every}th turn"
             yield Row(
@@ -164,7 +168,7 @@ def _cancelled(size: Size) -> Iterator[Row]:
                 "fate or none, tasks and sockets left, messages",
                 figure="; ".join((f"{len(faults)} in {found.runs} runs ({settled})", *faults[:2])),
                 bound="0",
-                holds=not faults and found.runs > 5 and (size is Size.QUICK or set(found.stages) >= _STAGES),
+                holds=not faults and found.runs > 5 and (size is Size.QUICK or met_all),
             )
 
 
@@ -178,7 +182,6 @@ def interrupted(*, url: str) -> dict[str, Any]:
     importlib.import_module("aiohttp")  # else most interrupts would come while it is being imported
     accepted: list[str] = []
     delivered: list[str] = []
-    lost: list[str] = []
 
     async def main() -> None:
         number = 0
@@ -196,15 +199,14 @@ def interrupted(*, url: str) -> dict[str, Any]:
     batcher = Batcher(
         api_key="hh_test",
         base_url=url,
-        max_batch_events=7,
+        max_batch_events=_BATCH,
         flush_interval=0.002,
         on_delivered=delivered.extend,
-        on_dropped=lambda event_ids, _reason: lost.extend(event_ids),
-        on_unconfirmed=lost.extend,
     )
     try:
         asyncio.run(main())
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the batcher is closed, and the rest is about the test
         was_interrupted = True
     else:
         was_interrupted = False
@@ -215,7 +217,8 @@ def interrupted(*, url: str) -> dict[str, Any]:
         # An event may be accepted just before the interrupt, and the program not told.
         "exact": set(accepted) <= set(delivered)
         and len(delivered) == len(set(delivered)) == numbers.accepted == numbers.delivered,
-        "settled": numbers.held == 0 and numbers.accepted == len(delivered) + len(lost),
+        "settled": numbers.held == 0 and numbers.accepted == numbers.delivered + numbers.unconfirmed,
+        "unconfirmed": numbers.unconfirmed,
     }
 
 
@@ -260,19 +263,28 @@ def _interrupted(size: Size) -> Iterator[Row]:
     with peer.running("take") as server:
         for what, delays, runs in (("Ctrl-C", once, _RUNS[size][0]), ("Ctrl-C twice", twice, _RUNS[size][1])):
             said = [_interrupt(server.url, delays()) for _ in range(runs)]
+            # The second strikes wherever Python is: amid a batch, whose events are unconfirmed then, and in
+            # tasks of aiohttp, which say so themselves.
+            may_say_so = what == "Ctrl-C twice"
             bad = [
                 (value, err)
                 for value, err in said
-                if (err and what == "Ctrl-C") or not value.get("exact") or not value["was_interrupted"]
+                if not value.get("was_interrupted")
+                or not (
+                    value["exact"] or (may_say_so and value["settled"] and value["unconfirmed"] <= _BATCH)
+                )
+                or (err and not may_say_so)
             ]
             events = sum(value.get("accepted", 0) for value, _ in said)
-            # The second strikes wherever Python is, also in tasks of aiohttp's, which say so themselves.
-            saying = ", said anything" if what == "Ctrl-C" else ""
+            unconfirmed = sum(value.get("unconfirmed", 0) for value, _ in said)
+            but = "but for what is unconfirmed of one batch" if may_say_so else "said anything"
             yield Row(
                 bar=15,
                 what=f"{what} at a random time under asyncio.run (seed {seed}), {runs} programs, "
-                f"{events:,} events: programs that lost an event{saying} or hung",
-                figure="; ".join((str(len(bad)), *(repr(each)[:300] for each in bad[:1]))),
+                f"{events:,} events: programs that lost an event, {but}, or hung",
+                figure="; ".join(
+                    (f"{len(bad)} ({unconfirmed} unconfirmed)", *(repr(each)[:300] for each in bad[:1]))
+                ),
                 bound="0",
                 holds=not bad and events > 0,
             )

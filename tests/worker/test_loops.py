@@ -13,8 +13,11 @@ import pytest
 
 from honeyhive_batcher import Admission, Batcher
 from honeyhive_batcher.core.engine import Engine
+from honeyhive_batcher.core.model import Attempt
 from honeyhive_batcher.runtime.seams import Seams
+from honeyhive_batcher.runtime.sends import Sends
 from honeyhive_batcher.runtime.waiting import Vigil, Waiters
+from honeyhive_batcher.runtime.worker import Worker
 from tests.fakes import HANG, FakeTransport, fates, make_batcher
 from tests.virtual_time import now, run_virtually, until, virtual_loop
 
@@ -291,6 +294,68 @@ def test_an_interruption_ends_the_program_and_not_the_worker(
     assert numbers.accepted == numbers.delivered >= 1
     assert numbers.callback_errors == (where == "callback")
     assert transport.closed == 1
+
+
+def test_a_request_that_an_interruption_kept_from_being_begun_is_sent_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begin = Sends.begin
+    raised: list[Attempt] = []
+
+    def interrupted_begin(sends: Sends, attempt: Attempt) -> None:
+        if not raised:
+            raised.append(attempt)
+            raise KeyboardInterrupt
+        begin(sends, attempt)
+
+    monkeypatch.setattr(Sends, "begin", interrupted_begin)
+    transport = FakeTransport()
+    batcher = over(transport, max_batch_events=1, on_ambiguous="drop", backoff_base=0.001)
+
+    async def main() -> None:
+        async with batcher:
+            batcher.push(EVENT)
+            batcher.push(EVENT)
+            await asyncio.sleep(3600)
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(main())
+    assert fates(batcher) == {"delivered": 2}
+    assert len(transport.sent) == 2
+
+
+def test_an_interruption_that_costs_the_end_of_a_run_its_callback_hangs_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever a Ctrl-C strikes in the loop itself is called no more."""
+    raised: list[str] = []
+    ended, poll = Worker._ended, Engine.poll
+
+    def lost_once(worker: Worker, task: asyncio.Task[None]) -> None:
+        if "callback" not in raised:
+            raised.append("callback")
+        else:
+            ended(worker, task)
+
+    def interrupted_poll(engine: Engine, now: float) -> Any:
+        if not raised and engine._intake.ledger.held_events:
+            raised.append("poll")
+            raise KeyboardInterrupt
+        return poll(engine, now)
+
+    monkeypatch.setattr(Worker, "_ended", lost_once)
+    monkeypatch.setattr(Engine, "poll", interrupted_poll)
+    batcher = over(FakeTransport(), max_batch_events=1)
+
+    async def main() -> None:
+        async with batcher:
+            batcher.push(EVENT)
+            await asyncio.sleep(3600)
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(main())
+    assert raised == ["poll", "callback"]
+    assert fates(batcher) == {"delivered": 1}
 
 
 # Odd times.

@@ -1,0 +1,142 @@
+"""The books close, and the queue goes on, after a Ctrl-C that struck while an event changed hands."""
+
+from unittest import mock
+
+import pytest
+
+from honeyhive_batcher.core.batching import Groups
+from honeyhive_batcher.core.intake import Intake
+from honeyhive_batcher.core.ledger import Ledger
+from honeyhive_batcher.core.model import Response
+from tests.core.rig import Rig, Sent, answer, named, session
+
+
+def strikes(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def healthy(sent: Sent) -> Response:
+    return sent.all_named
+
+
+def test_what_was_in_the_hands_of_a_reply_is_unconfirmed_at_the_end() -> None:
+    rig = Rig(max_batch_events=2)
+    rig.push("a", "b", "c")
+    rig.flush()
+    rig.poll()
+    with mock.patch.object(Intake, "settle", strikes), pytest.raises(KeyboardInterrupt):
+        rig.engine.complete(rig.engine.in_flight[0], named("a", "b"), 0.0)
+    assert rig.statistics.held == 3
+    rig.engine.abandon()
+    assert rig.with_fate("unconfirmed") == {"a", "b", "c"}
+    rig.assert_settled()
+
+
+def test_the_other_pieces_of_a_batch_are_found_when_a_reply_to_one_was_interrupted() -> None:
+    rig = Rig(max_batch_events=8)
+    rig.push(*"abcdefgh")
+    rig.flush()
+    rig.poll()
+    rig.engine.complete(rig.engine.in_flight[0], answer(400), 0.0)
+    rig.poll()
+    with mock.patch.object(Intake, "settle", strikes), pytest.raises(KeyboardInterrupt):
+        rig.engine.complete(rig.engine.in_flight[0], answer(200), 0.0)
+    rig.engine.abandon()
+    assert rig.with_fate("unconfirmed") == set("abcd")
+    assert rig.with_fate("shutdown") == set("efgh")
+    rig.assert_settled()
+
+
+def test_a_reply_that_was_interrupted_after_all_is_settled_changes_nothing_at_the_end() -> None:
+    rig = Rig()
+    rig.push("a")
+    rig.flush()
+    rig.poll()
+    settle = Intake.settle
+
+    def settles_and_strikes(intake: Intake, *arguments: object) -> None:
+        settle(intake, *arguments)  # type: ignore[arg-type]  # passed on as they are
+        raise KeyboardInterrupt
+
+    with mock.patch.object(Intake, "settle", settles_and_strikes), pytest.raises(KeyboardInterrupt):
+        rig.engine.complete(rig.engine.in_flight[0], answer(200), 0.0)
+    rig.engine.abandon()
+    assert rig.with_fate("delivered") == {"a"}
+    rig.assert_settled()
+
+
+def test_what_is_nowhere_is_counted_as_unconfirmed_and_a_callback_is_missed() -> None:
+    rig = Rig()
+    rig.push("a", "b", "c")
+    flush = rig.intake.raise_barrier()
+    with mock.patch.object(Groups, "_line_up", strikes), pytest.raises(KeyboardInterrupt):
+        rig.engine.poll(0.0)
+    rig.engine.abandon()
+    now = rig.statistics
+    assert (now.unconfirmed, now.held, now.held_bytes, now.callback_errors) == (3, 0, 0, 1)
+    assert (flush.held, flush.unconfirmed) == (0, 3)
+
+
+def test_with_nothing_astray_the_books_close_without_a_word() -> None:
+    book = Ledger(max_events=10, max_bytes=100)
+    book.keep_settlements = True
+    book.accept(10)
+    book.take_back(10)
+    book.reconcile()
+    now = book.statistics()
+    assert (now.accepted, now.unconfirmed, now.callback_errors) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("place", ["_line_up", "_count", "_is_full"])
+def test_after_a_cut_that_was_interrupted_the_rest_is_cut_in_order(place: str) -> None:
+    rig = Rig(max_batch_events=2)
+    rig.push(*"abcdefg")
+    with mock.patch.object(Groups, place, strikes), pytest.raises(KeyboardInterrupt):
+        rig.engine.poll(10.0)
+    rig.intake.recover()
+    rig.now = 10.0
+    rig.serve(healthy)
+    rest = [("c", "d"), ("e", "f"), ("g",)]
+    assert [sent.ids for sent in rig.sent] == ([("a", "b"), *rest] if place == "_is_full" else rest)
+    rig.engine.abandon()
+    assert rig.statistics.unconfirmed == (0 if place == "_is_full" else 2)
+    assert rig.statistics.held == 0
+
+
+def test_a_queue_that_is_put_in_order_evicts_and_fills_as_before() -> None:
+    rig = Rig(max_queue_events=4, max_batch_events=3, overflow="drop_oldest")
+    one = session("one")
+    rig.push("a", "b", key=one)
+    rig.push("c", "d")
+    rig.intake.recover()
+    rig.push("e", "f")
+    assert rig.with_fate("evicted") == {"a", "b"}
+    rig.serve(healthy)
+    assert [sent.ids for sent in rig.sent] == [("c", "d", "e"), ("f",)]
+    rig.assert_settled()
+
+
+def test_a_push_that_is_interrupted_when_it_is_queued_has_been_accepted() -> None:
+    rig = Rig()
+    add = Groups.add
+
+    def adds_and_strikes(groups: Groups, *arguments: object) -> None:
+        add(groups, *arguments)  # type: ignore[arg-type]  # passed on as they are
+        raise KeyboardInterrupt
+
+    with mock.patch.object(Groups, "add", adds_and_strikes), pytest.raises(KeyboardInterrupt):
+        rig.push("a")
+    with mock.patch.object(Groups, "add", strikes), pytest.raises(KeyboardInterrupt):
+        rig.push("b")
+    now = rig.statistics
+    assert (now.accepted, now.held) == (1, 1)
+    rig.serve(healthy)
+    assert rig.statistics.delivered == 1
+
+
+def test_a_closed_book_counts_a_flush_that_waits_for_what_is_astray() -> None:
+    book = Ledger(max_events=10, max_bytes=100)
+    book.accept(10)
+    barrier = book.raise_barrier()
+    book.reconcile()
+    assert (barrier.held, barrier.unconfirmed) == (0, 1)
