@@ -154,6 +154,13 @@ def _forms(secret: str) -> Iterator[str]:
         yield encoded[4 if shift else 0 : len(encoded) - len(encoded) % 4 - 4]
 
 
+def _around(line: str, secret: str) -> str:
+    """Return what stands around the first trace of a secret in a line."""
+    lower = line.lower()
+    at = min(lower.find(form.lower()) for form in _forms(secret) if form.lower() in lower)
+    return f"... {line[max(0, at - 300) : at]} (here) ..."
+
+
 def exposure(watched: Watched) -> Iterator[Row]:
     """Yield what the host program says about logs and dumps, TLS, proxies and imports."""
     lines = len(watched.shown.splitlines())
@@ -162,7 +169,8 @@ def exposure(watched: Watched) -> Iterator[Row]:
         yield Row(
             bar=18,
             what=f"{what} through {watched.cases} kinds of fault, everything logged at DEBUG and shown",
-            figure=f"{len(found)} of {lines} lines",
+            figure=f"{len(found)} of {lines} lines"
+            + "".join(f": {_around(line, secret)}" for line in found[:1]),
             bound="0",
             holds=not found
             and {"honeyhive_batcher", "asyncio"} <= set(watched.loggers)
