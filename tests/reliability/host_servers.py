@@ -2,8 +2,10 @@
 stopped, and whoever forks whom.
 """
 
+import contextlib
 import http.client
 import itertools
+import os
 import signal
 import subprocess
 import sys
@@ -45,6 +47,7 @@ class Server:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,  # a group of its own, all of which a Ctrl-C goes to
         )
         self._clients = [threading.Thread(target=self._ask) for _ in range(4)]
 
@@ -94,11 +97,18 @@ class Server:
         self._hanging.request("GET", "/hang")
 
     def stop(self, *signals: signal.Signals, pause: float = 0.3) -> str:
-        """Stop it in the midst of the load, with one signal after another; return what it printed."""
+        """Stop it in the midst of the load, with one signal after another; return what it printed.
+
+        SIGINT is a Ctrl-C, and goes to its workers as well.
+        """
         for number, what in enumerate(signals):
             if number:
                 time.sleep(pause)  # a server asks its loop for signals only now and then
-            self._process.send_signal(what)
+            if what is signal.SIGINT:
+                with contextlib.suppress(ProcessLookupError):  # it ended at once
+                    os.killpg(self._process.pid, what)
+            else:
+                self._process.send_signal(what)
         output, _ = self._process.communicate(timeout=60)
         self._is_over.set()
         for client in self._clients:
@@ -161,6 +171,11 @@ def hypercorn_interrupted(hive: Collector, answers: int) -> Iterator[Row]:
     return _interrupted(hive, *_HYPERCORN, answers=answers)
 
 
+def gunicorn_interrupted(hive: Collector, answers: int) -> Iterator[Row]:
+    """The master and its workers all get every Ctrl-C."""
+    return _interrupted(hive, *_GUNICORN, "-w", "2", "--graceful-timeout", "2", answers=answers)
+
+
 def gunicorn_preloaded(hive: Collector, answers: int) -> Iterator[Row]:
     """The workers are forked from a parent that has pushed already, and again when they are worn out."""
     with Server(hive, *_GUNICORN, *_RECYCLED, EARLY="yes") as server:
@@ -184,6 +199,7 @@ PARTS: tuple[Part, ...] = (
     uvicorn_interrupted,
     hypercorn_stopped,
     hypercorn_interrupted,
+    gunicorn_interrupted,
     gunicorn_preloaded,
 )
 
