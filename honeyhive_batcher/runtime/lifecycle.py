@@ -72,7 +72,7 @@ class Lifecycle:
             if worker.loop is not asyncio.get_running_loop():
                 raise BatcherError("this batcher runs in another event loop: close it there first")
             if worker.task is None:
-                await asyncio.sleep(0)  # it is being started
+                await asyncio.sleep(LOOK)  # it is being started
             elif self._engine is not None and self._engine.phase is Phase.OPEN:
                 return
             else:
@@ -231,6 +231,7 @@ class Lifecycle:
             engine = self._engine = self._new_engine()
         elif self._worker is not None:
             self._worker.retire()
+            self._intake.recover()  # its loop may have ended by a Ctrl-C
         return Worker(
             engine,
             self._intake,

@@ -65,6 +65,7 @@ class Worker:
         self._deadline: float | None = None  # when a drain ends; None while the run is open
         self._before_drain: Statistics | None = None
         self._failure: Exception | None = None
+        self._was_interrupted = False
         self._has_let_go = False
         self._is_retired = False
         self.task: asyncio.Task[None] | None = None
@@ -99,6 +100,7 @@ class Worker:
         if task is not self.task:
             return
         if task.cancelled() or task.exception() is not None:
+            self._was_interrupted = True
             self._launch()
             self.drain(self._shutdown_timeout)
         else:
@@ -166,7 +168,8 @@ class Worker:
 
     async def _run(self) -> None:
         try:
-            self._reclaim()
+            if self._was_interrupted:
+                self._reclaim()
             while not self._is_retired and not self._is_over():
                 self._alarm.set()  # what happens from here on cuts the sleep short
                 for attempt in self.engine.poll(self._clock()):
