@@ -7,7 +7,8 @@ busy group starves the other.
 """
 
 import heapq
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Set as AbstractSet
 from typing import final
 
 from honeyhive_batcher.config import BatchLimits
@@ -146,32 +147,42 @@ class Groups:
             heapq.heappush(self._oldest, entry)
         return evicted
 
-    def recover(self) -> None:
-        """Put in order what an interruption, a Ctrl-C, may have left half done."""
-        groups = [group for group in self._groups.values() if group.fragments]
-        self._oldest = sorted((group.fragments[0].seq, group) for group in groups)
+    def recover(self, known: AbstractSet[Fragment]) -> list[Fragment]:
+        """Put in order what an interruption may have left half done; return all that is queued. `known` was
+        cut and is not settled.
+        """
+        away = Counter(fragment.key for fragment in known)
+        queued = [fragment for group in self._groups.values() for fragment in group.fragments]
+        keys = {fragment.key for fragment in queued} | (away.keys() - {SESSIONLESS})
+        self._groups = {key: self._groups.get(key) or Group(key) for key in keys}
+        self._oldest = sorted(
+            (group.fragments[0].seq, group) for group in self._groups.values() if group.fragments
+        )
         self._full.clear()
         self.queued_events = self.queued_bytes = 0
-        for group in self._groups.values():
+        for key, group in self._groups.items():
+            group.away = 0 if key is SESSIONLESS else away[key]
+            group.charged = len(key.properties)
             group.stands_in_line = False
             group.queued_bytes = 0
             for fragment in group.fragments:
                 self._count(group, fragment, 1)
-            if self._is_full(group):
+            if group.fragments and self._is_full(group):
                 group.stands_in_line = True
                 self._full.append(group)
+        return queued
 
-    def holds(self, fragment: Fragment) -> bool:
-        """Return whether this fragment is queued. Not in a hurry: it looks at all of its group."""
+    @property
+    def charged(self) -> int:
+        """What the properties of all groups hold of the queue's bound."""
+        return sum(group.charged for group in self._groups.values())
+
+    def has_queued(self, fragment: Fragment) -> bool:
+        """Return whether an interrupted `add` has queued this fragment. An empty group that it left goes."""
         group = self._groups.get(fragment.key)
+        if group is not None and not group.fragments and not group.away:
+            del self._groups[fragment.key]  # what it was charged was charged for nothing
         return group is not None and any(each is fragment for each in reversed(group.fragments))
-
-    def clear(self) -> None:
-        """Forget what is queued, and who waits for what."""
-        self._groups.clear()
-        self._oldest.clear()
-        self._full.clear()
-        self.queued_events = self.queued_bytes = 0
 
     def put_back(self, closing: Fragment) -> None:
         """Queue a closing again that was to ride with a batch which is being split."""

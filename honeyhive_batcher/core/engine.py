@@ -21,6 +21,7 @@ An accepted event is in exactly one place:
                       └───┴─► the later pieces of a refused batch (trial)
 """
 
+from collections.abc import Iterable
 from typing import assert_never, final
 
 import msgspec
@@ -50,7 +51,15 @@ from honeyhive_batcher.errors import InternalError
 class Engine:
     """One run. All its methods are called by one thread, the one that runs the loop."""
 
-    def __init__(self, intake: Intake, *, max_in_flight: int, retry: RetryLimits, jitter: Jitter) -> None:
+    def __init__(
+        self,
+        intake: Intake,
+        *,
+        max_in_flight: int,
+        retry: RetryLimits,
+        jitter: Jitter,
+        left: Iterable[Attempt] = (),
+    ) -> None:
         self.phase = Phase.OPEN
         self._intake = intake
         self._ledger = intake.ledger
@@ -58,10 +67,13 @@ class Engine:
         self._jitter = jitter
         self._pacing = Pacing(max_in_flight, retry, jitter)
         self._schedule = Schedule(Budget(capacity=10.0 + max_in_flight))
-        self._in_flight: dict[Attempt, float] = {}  # and when each began
+        self.in_flight: dict[Attempt, float] = {}
+        """The attempts that were begun and have no reply, and when each began."""
         self._in_doubt: list[Attempt] = []  # whose replies were being taken when something struck
         self._flushes = intake.flushes
         self._is_systemic = False  # a batch was refused event by event, and nothing was taken since
+        for attempt in left:
+            self._schedule.wait(attempt)
 
     # What to do, and when.
 
@@ -73,22 +85,22 @@ class Engine:
             if self._pacing.endpoint is not Endpoint.HELD:
                 self._schedule.hurry()
         begun: list[Attempt] = []
-        while len(self._in_flight) < self._pacing.limit and self._pacing.opens_at(self._ledger.seq) <= now:
+        while len(self.in_flight) < self._pacing.limit and self._pacing.opens_at(self._ledger.seq) <= now:
             attempt = self._schedule.next(now, self._intake.cut, is_down=self._pacing.is_down)
             if attempt is None:
                 break
             self._ledger.begun(attempt)
             if attempt.first_at is None:
                 attempt = msgspec.structs.replace(attempt, first_at=now)
-            self._in_flight[attempt] = now
+            self.in_flight[attempt] = now
             self._pacing.begun(attempt.batch, self._ledger.seq)
             begun.append(attempt)
-        self._ledger.in_flight = len(self._in_flight)
+        self._ledger.in_flight = len(self.in_flight)
         return begun
 
     def wake_at(self) -> float | None:
         """Return when `poll` has something to do; None if only a call or a reply gives it something."""
-        if len(self._in_flight) >= self._pacing.limit or self.phase is Phase.CLOSED:
+        if len(self.in_flight) >= self._pacing.limit or self.phase is Phase.CLOSED:
             return None
         instants = [at for at in (self._schedule.due_at(), self._intake.ripe_at()) if at is not None]
         return max(min(instants), self._pacing.opens_at(self._ledger.seq)) if instants else None
@@ -96,7 +108,7 @@ class Engine:
     @property
     def is_stalled(self) -> bool:
         """Whether nothing will be settled until somebody changes a setting."""
-        return self._pacing.endpoint is Endpoint.HELD and not self._in_flight
+        return self._pacing.endpoint is Endpoint.HELD and not self.in_flight
 
     # What a reply means.
 
@@ -106,10 +118,10 @@ class Engine:
         Raises:
             InternalError: The attempt is not in flight.
         """
-        if attempt not in self._in_flight:
+        if attempt not in self.in_flight:
             raise InternalError("a reply came for an attempt that is not in flight")
-        self._in_doubt.append(attempt)  # its events are nowhere for a while: see `abandon`
-        in_flight, started_at = len(self._in_flight), self._in_flight.pop(attempt)
+        self._in_doubt.append(attempt)  # its events are nowhere for a while: see `recover`
+        in_flight, started_at = len(self.in_flight), self.in_flight.pop(attempt)
         self._ledger.in_flight = in_flight - 1
         said = verdict.judge(attempt.batch, reply)
         if isinstance(said, verdict.Misconfigured):
@@ -273,27 +285,37 @@ class Engine:
             self._intake.close()
 
     def abandon(self, reason: DropReason = DropReason.SHUTDOWN) -> None:
-        """End the run and settle everything held: what was sent is unconfirmed, the rest is dropped. So is
-        unconfirmed what is nowhere, since a bug or a Ctrl-C struck while it changed hands.
-        """
+        """End the run and settle everything held: what was sent is unconfirmed, the rest is dropped."""
         self._intake.close()
         self.phase = Phase.CLOSED
-        for attempt in self._in_flight:
+        self.recover()
+        for attempt in self.in_flight:
             self._intake.settle(attempt.batch.fragments, Fate.UNCONFIRMED)
         waiting = self._schedule.take_all()
-        known = (*self._in_flight, *waiting, *self._in_doubt)
-        pieces = [
-            piece for attempt in known if attempt.trial is not None for piece in attempt.trial.take_all()
-        ]
-        for piece in (*map(Piece.of, waiting), *pieces):
+        trials = [attempt.trial for attempt in (*self.in_flight, *waiting) if attempt.trial is not None]
+        for piece in (*map(Piece.of, waiting), *(each for trial in trials for each in trial.take_all())):
             self._give_up(piece, reason)
         while (batch := self._intake.cut(NOW)) is not None:
             self._give_up(Piece(fragments=batch.fragments, maybe_sent=False), reason)
-        self._intake.reconcile([each for attempt in self._in_doubt for each in attempt.batch.fragments])
-        self._in_flight.clear()
+        self.in_flight.clear()
         self._ledger.in_flight = 0
 
-    @property
-    def in_flight(self) -> list[Attempt]:
-        """The attempts that were begun and have no reply."""
-        return list(self._in_flight)
+    def hand_over(self, now: float) -> list[Attempt]:
+        """End the run and return what is left for the next one, which has its time for retries before it."""
+        self.recover()
+        self.phase = Phase.CLOSED
+        lost = [msgspec.structs.replace(attempt, maybe_sent=True) for attempt in self.in_flight]
+        self.in_flight.clear()
+        left = (*lost, *self._schedule.take_all())
+        return [msgspec.structs.replace(attempt, first_at=now) for attempt in left]
+
+    def recover(self) -> None:
+        """Put in order what a bug, or a Ctrl-C, left half done: what is nowhere then is unconfirmed."""
+        in_doubt, self._in_doubt = self._in_doubt, []
+        for attempt in in_doubt:
+            self._advance(attempt)
+        attempts = (*self.in_flight, *self._schedule.all)
+        known = {fragment for attempt in attempts for fragment in attempt.batch.fragments}
+        for attempt in attempts:
+            known.update(attempt.trial.fragments if attempt.trial is not None else ())
+        self._intake.reconcile(known, [each for attempt in in_doubt for each in attempt.batch.fragments])

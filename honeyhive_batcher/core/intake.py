@@ -8,7 +8,8 @@ because what it would evict may be in the hands of what it interrupts.
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from typing import final
 
 import msgspec
@@ -86,7 +87,7 @@ class Intake:
                 if is_too_large:
                     return self._refused(Admission.TOO_LARGE)
                 news = self._owes_a_wake
-                seq = self.ledger.accept(charge)
+                fragment, seq = None, self.ledger.accept(charge)
                 if not seq and not interrupts and self._made_room(key, size):
                     news |= self.is_told or len(self.ledger.settlements) == 1  # somebody is to be told
                     self.is_told = False
@@ -94,14 +95,14 @@ class Intake:
                     seq = self.ledger.accept(charge)
                 if not seq:
                     return Admission.QUEUE_FULL if wait else self._refused(Admission.QUEUE_FULL)
-                self.ledger.repaired += encoded.repairs
-                fragment = Fragment(encoded.data, encoded.event_id, key, seq, now, size, closing)
-                try:
+                try:  # no call before this line: a Ctrl-C may come with any
+                    fragment = Fragment(encoded.data, encoded.event_id, key, seq, now, size, closing)
                     news |= self._groups.add(fragment, charge - size)
                 except BaseException:  # no memory, too near the recursion limit, a Ctrl-C
-                    if not self._groups.holds(fragment):
+                    if fragment is None or not self._groups.has_queued(fragment):
                         self.ledger.take_back(charge)
                     raise
+                self.ledger.repaired += encoded.repairs
             finally:
                 self._is_busy = interrupts
         if news:
@@ -167,21 +168,15 @@ class Intake:
             self._groups.flush_through = EVERYTHING
             self.flushes += 1
 
-    def recover(self) -> None:
-        """See `Groups.recover`."""
-        with self._lock:
-            self._groups.recover()
-            self._is_busy = False
-
-    def reconcile(self, in_doubt: Sequence[Fragment]) -> None:
-        """At the end of a run, when all that is known of is settled: count as unconfirmed what is `in_doubt`
-        and has no fate, and what is nowhere any more, see `Ledger.reconcile`.
+    def reconcile(self, known: AbstractSet[Fragment], in_doubt: Iterable[Fragment]) -> None:
+        """Put queue and ledger in order after an interruption. `known` was cut and is in the engine's hands.
+        What is `in_doubt`, without a fate, and neither known nor queued, is unconfirmed; so is what is
+        nowhere at all, see `Ledger.reconcile`.
         """
         with self._lock:
-            rest = [fragment for fragment in in_doubt if not fragment.settled]
-            self.ledger.settle(rest, Fate.UNCONFIRMED, None)
-            self.ledger.reconcile()
-            self._groups.clear()
+            queued = self._groups.recover(known)
+            held = {*known, *queued}
+            self.ledger.reconcile(held, self._groups.charged, [each for each in in_doubt if each not in held])
             self._is_busy = False
 
     def reopen(self) -> None:

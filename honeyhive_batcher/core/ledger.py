@@ -6,6 +6,7 @@ accepted = delivered + dropped + unconfirmed + held
 
 from collections import Counter, deque
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from typing import assert_never, final
 
 from msgspec import Struct
@@ -212,18 +213,23 @@ class Ledger:
         if attempt.first_at is None and trigger is not None:  # else it is a part of a batch that was counted
             self.batches[trigger] += 1
 
-    def reconcile(self) -> None:
-        """Count what has no fate and is nowhere any more as unconfirmed.
+    def reconcile(self, held: AbstractSet[Fragment], charged: int, in_doubt: Sequence[Fragment]) -> None:
+        """Hold what is `held` and nothing else, with so many bytes `charged` beside it. The rest, first of all
+        what is `in_doubt` and has no fate, is unconfirmed.
 
-        There is no such event but after a bug, or a Ctrl-C that struck while one changed hands. Nobody knows
-        its id, so that callbacks are not told of it.
+        There is no other rest but after a bug, or a Ctrl-C that struck while an event changed hands. Nobody
+        knows its id, so that callbacks are not told of it.
         """
-        strays = self.seq - self._taken_back - self.delivered - self.dropped.total() - self.unconfirmed
+        self.settle([each for each in in_doubt if not each.settled], Fate.UNCONFIRMED, None)
+        settled = self.delivered + self.dropped.total() + self.unconfirmed
+        strays = self.seq - self._taken_back - settled - len(held)
         self.unconfirmed += strays
         self.callback_errors += self.keep_settlements and strays > 0
-        self.held_events = self.held_bytes = 0
+        self.held_events = len(held)
+        self.held_bytes = charged + sum(fragment.size for fragment in held)
         for barrier in self._barriers:
-            barrier.count(Fate.UNCONFIRMED, barrier.held)
+            before = sum(fragment.seq <= barrier.watermark for fragment in held)
+            barrier.count(Fate.UNCONFIRMED, barrier.held - before)
 
     def raise_barrier(self) -> Barrier:
         """Return a barrier behind everything held now; it counts until `lower_barrier`."""

@@ -73,9 +73,14 @@ class Schedule:
             return max(self._waiting[0][0], self.budget.opens_at)
         return None
 
+    @property
+    def all(self) -> list[Attempt]:
+        """All attempts, first those that may go at once."""
+        return [*self._ready, *(attempt for _, _, attempt in self._waiting)]
+
     def take_all(self) -> list[Attempt]:
         """Take all attempts out."""
-        taken = [*self._ready, *(attempt for _, _, attempt in self._waiting)]
+        taken = self.all
         self._ready.clear()
         self._waiting.clear()
         return taken

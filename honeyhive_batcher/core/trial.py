@@ -111,6 +111,11 @@ class Trial:
         self._pieces[largest:largest] = [each for each in (after, before) if each.fragments]
         self._pieces.append(witness)
 
+    @property
+    def fragments(self) -> list[Fragment]:
+        """What is in the pieces that have yet to be tried."""
+        return [fragment for piece in self._pieces for fragment in piece.fragments]
+
     def take_all(self) -> list[Piece]:
         """Take all pieces out."""
         pieces, self._pieces = self._pieces, []

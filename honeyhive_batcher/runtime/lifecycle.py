@@ -10,7 +10,7 @@ import logging
 import math
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import final
 
 import anyio
@@ -18,7 +18,7 @@ import anyio
 from honeyhive_batcher.config import Config
 from honeyhive_batcher.core.engine import Engine
 from honeyhive_batcher.core.intake import Intake
-from honeyhive_batcher.core.model import Admission, Phase
+from honeyhive_batcher.core.model import Admission, Attempt, Phase
 from honeyhive_batcher.errors import BatcherError
 from honeyhive_batcher.hooks import Hooks
 from honeyhive_batcher.runtime.callbacks import Callbacks
@@ -71,11 +71,11 @@ class Lifecycle:
                     break
             if worker.loop is not asyncio.get_running_loop():
                 raise BatcherError("this batcher runs in another event loop: close it there first")
-            if worker.task is None:
-                await asyncio.sleep(LOOK)  # it is being started
+            if not worker.begun.done():
+                await asyncio.wait((worker.begun,))  # it is being started
             elif self._engine is not None and self._engine.phase is Phase.OPEN:
                 return
-            else:
+            elif worker.task is not None:
                 await asyncio.wait((worker.task,))  # it is being closed
         try:
             await worker.start()
@@ -152,6 +152,9 @@ class Lifecycle:
                 was_cancelled = await worker.ended()
             else:
                 was_cancelled = await self._close_elsewhere(worker, timeout)
+        if self._engine is not None and self._engine.phase is not Phase.CLOSED:
+            self._abandon()  # its start was cancelled meanwhile
+            self._callbacks.call()
         if was_cancelled:
             raise asyncio.CancelledError
 
@@ -224,14 +227,14 @@ class Lifecycle:
 
     def _take_over(self) -> Worker:
         """Return a worker for the running loop, which goes on with what the one before it has left."""
-        engine = self._engine
-        if engine is None or engine.phase is Phase.CLOSED:
-            if engine is not None:
-                self._intake.reopen()
-            engine = self._engine = self._new_engine()
-        elif self._worker is not None:
-            self._worker.retire()
-            self._intake.recover()  # its loop may have ended by a Ctrl-C
+        engine, left = self._engine, list[Attempt]()
+        if engine is not None:
+            if engine.phase is not Phase.CLOSED:  # its loop has ended
+                if self._worker is not None:
+                    self._worker.retire()
+                left = engine.hand_over(self._seams.clock())
+            self._intake.reopen()
+        engine = self._engine = self._new_engine(left)
         return Worker(
             engine,
             self._intake,
@@ -244,12 +247,13 @@ class Lifecycle:
             clock=self._seams.clock,
         )
 
-    def _new_engine(self) -> Engine:
+    def _new_engine(self, left: Iterable[Attempt] = ()) -> Engine:
         return Engine(
             self._intake,
             max_in_flight=self._config.endpoint.max_in_flight,
             retry=self._config.retry,
             jitter=self._seams.jitter,
+            left=left,
         )
 
     def _present_worker(self) -> Worker | None:
@@ -286,14 +290,17 @@ class Lifecycle:
 
     def _abandon(self) -> None:
         """Settle what is held without a worker: there never was one, or its loop is gone."""
-        if self._engine is None:
-            self._engine = self._new_engine()
-        if self._worker is not None:
-            self._worker.retire()
-        if self._engine.phase is Phase.CLOSED:
-            return
-        before = self._intake.statistics()
-        self._engine.abandon()
+        with self._starting:  # of two threads that close it, or one that starts it, one comes first
+            if self._running_worker() is not None:
+                return
+            if self._engine is None:
+                self._engine = self._new_engine()
+            if self._worker is not None:
+                self._worker.retire()
+            if self._engine.phase is Phase.CLOSED:
+                return
+            before = self._intake.statistics()
+            self._engine.abandon()
         self._progress.release_all()
         self.room.release_one()
         self._reporter.closed(before, self._intake.ledger, self._seams.clock())

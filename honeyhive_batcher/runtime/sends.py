@@ -40,7 +40,7 @@ class Sends:
         self._replied = replied
         self._tasks: set[asyncio.Task[None]] = set()
         self._unbegun: dict[Attempt, asyncio.Task[None]] = {}  # whose task has not taken its first step
-        self._open: set[Attempt] = set()  # whose task has, and whose reply has not been reported
+        self._open: dict[Attempt, Reply | None] = {}  # whose task has, until its reply is reported
 
     def begin(self, attempt: Attempt) -> None:
         """Send a request for this attempt."""
@@ -53,6 +53,11 @@ class Sends:
     def has(self, attempt: Attempt) -> bool:
         """Return whether this attempt was begun and will be reported."""
         return attempt in self._open or attempt in self._unbegun
+
+    def last_word(self, attempt: Attempt) -> Reply:
+        """Return all that will ever be known of an attempt when nothing moves any more."""
+        sent = attempt in self._open
+        return self._open.get(attempt) or Failure(cause="the run was given up", unsent=not sent)
 
     def cancel(self) -> None:
         """Cancel all that are under way; their replies are failures."""
@@ -69,17 +74,19 @@ class Sends:
         They are not reported, and send nothing should it ever turn again.
         """
         unbegun, self._unbegun = self._unbegun, {}
-        if self._loop.is_closed():
+        if self._loop.is_closed():  # lest Python says that something was never awaited, or never retrieved
             for task in unbegun.values():
                 main = task.get_coro()
                 assert isinstance(main, Coroutine)
-                main.close()  # lest Python says that it was never awaited
+                main.close()
+            for task in self._tasks:
+                _look_at(task)
 
     async def _send(self, attempt: Attempt) -> None:
         reply: Reply
         if attempt not in self._unbegun:
             return  # taken back
-        self._open.add(attempt)  # first: a Ctrl-C between the two lines must not find it in neither
+        self._open[attempt] = None  # first: a Ctrl-C between the two lines must not find it in neither
         del self._unbegun[attempt]
         try:
             reply = await self._transport.send(wire.build_request(attempt.batch))
@@ -87,18 +94,25 @@ class Sends:
             reply = Failure(cause="cancelled", unsent=False)  # most such requests have arrived: measured
         except Exception as error:  # a transport of somebody else's; ours does not raise
             reply = Failure(cause=f"the transport raised {type(error).__name__}", unsent=False)
-        self._report(attempt, reply)
+        self._open[attempt] = reply
+        self._report(attempt)
 
-    def _report(self, attempt: Attempt, reply: Reply) -> None:
-        if attempt in self._open:
-            self._open.discard(attempt)
-            self._replied(attempt, reply)
+    def _report(self, attempt: Attempt) -> None:
+        self._replied(attempt, self._open[attempt] or Failure(cause="interrupted", unsent=False))
+        del self._open[attempt]  # last: until then an interruption leaves it to `_ended`
 
     def _ended(self, attempt: Attempt, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        _look_at(task)
         if self._unbegun.pop(attempt, None) is not None:  # cancelled before its first step: it never ran
-            self._open.discard(attempt)
+            self._open.pop(attempt, None)
             self._replied(attempt, Failure(cause="cancelled before it began", unsent=True))
-        elif not task.cancelled() and task.exception() is not None:
+        elif attempt in self._open:
             # A Ctrl-C: the program's business, and it ends the loop. But the worker lives on to its end.
-            self._report(attempt, Failure(cause="interrupted", unsent=False))
+            self._report(attempt)
+
+
+def _look_at(task: asyncio.Task[None]) -> None:
+    """Have what a task ended with known, lest Python says that nobody wanted to know."""
+    if task.done() and not task.cancelled():
+        task.exception()

@@ -69,6 +69,8 @@ class Worker:
         self._has_let_go = False
         self._is_retired = False
         self.task: asyncio.Task[None] | None = None
+        self.begun = self.loop.create_future()
+        """Done when `start` is: it runs, or never will."""
         self.owner: object = None
         """Whatever has to live as long as this runs."""
 
@@ -83,12 +85,18 @@ class Worker:
             # its first step never runs.
             await asyncio.sleep(0)
         except BaseException:
-            self.retire()
-            self._alarm.ring()
+            if self._deadline is None or self.task is None:  # else it is being closed, and that goes on
+                self.retire()
+                self._alarm.ring()
+            if self.loop.is_closed():
+                raise  # destroyed with its loop, in which nothing can be awaited
             if self.task is None:
                 await undisturbed(quiet_task(self.loop, self._let_go(), "end"))
             await self.ended()
             raise
+        finally:
+            if not self.loop.is_closed():
+                self.begun.set_result(None)
 
     def _launch(self) -> None:
         self.task = quiet_task(self.loop, self._run(), "worker")
@@ -146,9 +154,9 @@ class Worker:
         if not self._is_retired:
             self._is_retired = True
             self._sends.take_back()
-            for attempt in self.engine.in_flight:
-                lost = Failure(cause="its event loop has ended", unsent=not self._sends.has(attempt))
-                self.engine.complete(attempt, lost, self._clock())
+            for attempt, began_at in list(self.engine.in_flight.items()):
+                # As if at once: the time in which nobody could try again counts for nothing.
+                self.engine.complete(attempt, self._sends.last_word(attempt), began_at)
         if self.loop.is_closed():
             _running.discard(self)
             self._transport.abandon()
@@ -196,8 +204,8 @@ class Worker:
         """Have given out again what the engine gave out and an interruption kept from being begun."""
         if self._is_retired:
             return
-        self._intake.recover()
-        for attempt in self.engine.in_flight:
+        self.engine.recover()
+        for attempt in list(self.engine.in_flight):
             if not self._sends.has(attempt):
                 self._complete(attempt, Failure(cause="interrupted before it began", unsent=True))
 
@@ -221,8 +229,8 @@ class Worker:
         return min((instant for instant in instants if instant is not None), default=None)
 
     def _complete(self, attempt: Attempt, reply: Reply) -> None:
-        if self.engine.phase is Phase.CLOSED or self._is_retired:
-            return  # what was in flight is settled, or was taken over
+        if self._is_retired or attempt not in self.engine.in_flight:
+            return  # it is settled, or was taken over; or an interruption has this told twice
         delivered = self._intake.ledger.delivered
         try:
             self.engine.complete(attempt, reply, self._clock())

@@ -1411,7 +1411,7 @@ def test_a_new_run_takes_events_again_and_counts_on() -> None:
 
 
 def lose_replies(rig: Rig, now: float) -> None:
-    for attempt in rig.engine.in_flight:
+    for attempt in list(rig.engine.in_flight):
         rig.engine.complete(attempt, Failure(cause="its event loop was closed", unsent=False), now)
 
 

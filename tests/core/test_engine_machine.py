@@ -551,7 +551,7 @@ class EngineMachine(RuleBasedStateMachine):
             batch.failures += 1
             for record in sent.records:
                 record.maybe_sent = True
-        for attempt in self.engine.in_flight:
+        for attempt in list(self.engine.in_flight):
             self.engine.complete(attempt, Failure(cause="its loop was closed", unsent=False), self.now)
         for sent in lost:
             self.batches[self.name_of(sent)].is_over = self.is_over(self.batches[self.name_of(sent)])

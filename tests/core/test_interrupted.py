@@ -25,7 +25,7 @@ def test_what_was_in_the_hands_of_a_reply_is_unconfirmed_at_the_end() -> None:
     rig.flush()
     rig.poll()
     with mock.patch.object(Intake, "settle", strikes), pytest.raises(KeyboardInterrupt):
-        rig.engine.complete(rig.engine.in_flight[0], named("a", "b"), 0.0)
+        rig.engine.complete(next(iter(rig.engine.in_flight)), named("a", "b"), 0.0)
     assert rig.statistics.held == 3
     rig.engine.abandon()
     assert rig.with_fate("unconfirmed") == {"a", "b", "c"}
@@ -37,10 +37,10 @@ def test_the_other_pieces_of_a_batch_are_found_when_a_reply_to_one_was_interrupt
     rig.push(*"abcdefgh")
     rig.flush()
     rig.poll()
-    rig.engine.complete(rig.engine.in_flight[0], answer(400), 0.0)
+    rig.engine.complete(next(iter(rig.engine.in_flight)), answer(400), 0.0)
     rig.poll()
     with mock.patch.object(Intake, "settle", strikes), pytest.raises(KeyboardInterrupt):
-        rig.engine.complete(rig.engine.in_flight[0], answer(200), 0.0)
+        rig.engine.complete(next(iter(rig.engine.in_flight)), answer(200), 0.0)
     rig.engine.abandon()
     assert rig.with_fate("unconfirmed") == set("abcd")
     assert rig.with_fate("shutdown") == set("efgh")
@@ -59,7 +59,7 @@ def test_a_reply_that_was_interrupted_after_all_is_settled_changes_nothing_at_th
         raise KeyboardInterrupt
 
     with mock.patch.object(Intake, "settle", settles_and_strikes), pytest.raises(KeyboardInterrupt):
-        rig.engine.complete(rig.engine.in_flight[0], answer(200), 0.0)
+        rig.engine.complete(next(iter(rig.engine.in_flight)), answer(200), 0.0)
     rig.engine.abandon()
     assert rig.with_fate("delivered") == {"a"}
     rig.assert_settled()
@@ -82,7 +82,7 @@ def test_with_nothing_astray_the_books_close_without_a_word() -> None:
     book.keep_settlements = True
     book.accept(10)
     book.take_back(10)
-    book.reconcile()
+    book.reconcile(set(), 0, ())
     now = book.statistics()
     assert (now.accepted, now.unconfirmed, now.callback_errors) == (0, 0, 0)
 
@@ -93,7 +93,7 @@ def test_after_a_cut_that_was_interrupted_the_rest_is_cut_in_order(place: str) -
     rig.push(*"abcdefg")
     with mock.patch.object(Groups, place, strikes), pytest.raises(KeyboardInterrupt):
         rig.engine.poll(10.0)
-    rig.intake.recover()
+    rig.engine.recover()
     rig.now = 10.0
     rig.serve(healthy)
     rest = [("c", "d"), ("e", "f"), ("g",)]
@@ -108,7 +108,7 @@ def test_a_queue_that_is_put_in_order_evicts_and_fills_as_before() -> None:
     one = session("one")
     rig.push("a", "b", key=one)
     rig.push("c", "d")
-    rig.intake.recover()
+    rig.engine.recover()
     rig.push("e", "f")
     assert rig.with_fate("evicted") == {"a", "b"}
     rig.serve(healthy)
@@ -138,5 +138,5 @@ def test_a_closed_book_counts_a_flush_that_waits_for_what_is_astray() -> None:
     book = Ledger(max_events=10, max_bytes=100)
     book.accept(10)
     barrier = book.raise_barrier()
-    book.reconcile()
+    book.reconcile(set(), 0, ())
     assert (barrier.held, barrier.unconfirmed) == (0, 1)
