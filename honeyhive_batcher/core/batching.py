@@ -167,7 +167,8 @@ class Groups:
             group.queued_bytes = 0
             for fragment in group.fragments:
                 self._count(group, fragment, 1)
-            if group.fragments and self._is_full(group):
+        for _seq, group in self._oldest:  # not in the order of the keys, which is another in every process
+            if self._is_full(group):
                 group.stands_in_line = True
                 self._full.append(group)
         return queued

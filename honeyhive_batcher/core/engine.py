@@ -27,7 +27,7 @@ from typing import assert_never, final
 import msgspec
 
 from honeyhive_batcher.config import RetryLimits
-from honeyhive_batcher.core import verdict, wire
+from honeyhive_batcher.core import verdict
 from honeyhive_batcher.core.intake import Intake
 from honeyhive_batcher.core.model import (
     Attempt,
@@ -43,7 +43,8 @@ from honeyhive_batcher.core.model import (
 from honeyhive_batcher.core.pacing import Pacing
 from honeyhive_batcher.core.retry import Budget, held_again, is_alone_in_being_held, next_attempt
 from honeyhive_batcher.core.schedule import NOW, Schedule
-from honeyhive_batcher.core.trial import Piece, Trial, mended_batch
+from honeyhive_batcher.core.search import Search
+from honeyhive_batcher.core.trial import Piece
 from honeyhive_batcher.errors import InternalError
 
 
@@ -67,11 +68,11 @@ class Engine:
         self._jitter = jitter
         self._pacing = Pacing(max_in_flight, retry, jitter)
         self._schedule = Schedule(Budget(capacity=10.0 + max_in_flight))
+        self._search = Search(intake, self._schedule)
         self.in_flight: dict[Attempt, float] = {}
         """The attempts that were begun and have no reply, and when each began."""
         self._in_doubt: list[Attempt] = []  # whose replies were being taken when something struck
         self._flushes = intake.flushes
-        self._is_systemic = False  # a batch was refused event by event, and nothing was taken since
         for attempt in left:
             self._schedule.wait(attempt)
 
@@ -156,9 +157,9 @@ class Engine:
             case verdict.Ambiguous():
                 self._again(msgspec.structs.replace(attempt, maybe_sent=True), now, counts=True)
             case verdict.TooLarge():
-                self._split(attempt, now)
+                self._search.too_large(attempt, now)
             case verdict.Refused():
-                self._bisect(attempt)
+                self._search.refused(attempt)
             case verdict.Misconfigured():
                 self._again(attempt, now, counts=False)
             case _:
@@ -179,9 +180,7 @@ class Engine:
             rest = (*rest, closing)
         self._intake.settle(delivered, Fate.DELIVERED)
         if has_created:
-            self._is_systemic = False
-            if attempt.trial is not None:
-                attempt.trial.accepted()
+            self._search.accepted(attempt)
         remainder = msgspec.structs.replace(
             attempt, batch=Batch(key=attempt.batch.key, fragments=rest), suspect=said.accounted
         )
@@ -204,77 +203,17 @@ class Engine:
             reason = DropReason.REJECTED if left_out else DropReason.RETRIES_EXHAUSTED
             self._settle(attempt, Fate.DROPPED, reason)
 
-    def _split(self, attempt: Attempt, now: float) -> None:
-        """Send the halves of a batch that was too large, and remember the size that was."""
-        alone = self._without_closing(attempt)
-        if len(alone.batch.events) < 2:
-            if alone is not attempt:  # the closing may be what was too large
-                self._schedule.add(alone)
-            else:
-                self._settle(alone, Fate.DROPPED, DropReason.TOO_LARGE)
-            return
-        self._intake.limit_body(wire.body_size(attempt.batch) // 2, now)
-        if attempt.trial is not None:
-            attempt.trial.split(Piece.of(alone))
-            self._advance(attempt)
-        else:
-            for half in Piece.of(alone).halves():
-                self._schedule.add(half.attempt(alone, None))
-
-    def _bisect(self, attempt: Attempt) -> None:
-        """Find the poison in a refused batch and drop it alone; drop all when all is refused."""
-        trial: Trial | None = attempt.trial
-        if trial is None:
-            mended = mended_batch(attempt.batch)
-            if mended is not None:
-                self._schedule.add(msgspec.structs.replace(attempt, batch=mended))
-                return
-            trial = Trial(len(attempt.batch.events), is_systemic=self._is_systemic)
-        alone = self._without_closing(attempt)
-        if alone is not attempt and len(alone.batch.events) == 1:  # the closing may be the poison
-            self._schedule.add(alone)
-            return
-        alone = msgspec.structs.replace(alone, trial=trial)
-        if trial.refused(Piece.of(alone)):
-            self._give_up(Piece.of(alone), DropReason.REJECTED)
-        if trial.is_hopeless:
-            self._is_systemic = True
-            self._ledger.last_error = f"{self._ledger.last_error} for every event, so not for one of them"
-            for piece in trial.take_all():
-                self._give_up(piece, DropReason.REJECTED)
-        self._advance(alone)
-
-    def _without_closing(self, attempt: Attempt) -> Attempt:
-        """Queue a closing that rides along again, and return the attempt without it."""
-        closing, events = attempt.batch.closing, attempt.batch.events
-        if closing is None or not events:
-            return attempt
-        closing.maybe_sent |= attempt.maybe_sent
-        self._intake.put_back(closing)
-        return msgspec.structs.replace(attempt, batch=Batch(key=attempt.batch.key, fragments=events))
-
     def _settle(self, attempt: Attempt, fate: Fate, reason: DropReason | None = None) -> None:
         if reason is not None:
             self._give_up(Piece.of(attempt), reason)
         else:
             self._intake.settle(attempt.batch.fragments, fate)
         if fate is Fate.DELIVERED:
-            self._is_systemic = False
-            if attempt.trial is not None:
-                attempt.trial.accepted()
-        self._advance(attempt)
+            self._search.accepted(attempt)
+        self._search.advance(attempt)
 
     def _give_up(self, piece: Piece, reason: DropReason) -> None:
-        """Drop what surely did not arrive; what may have is unconfirmed, also if it is refused now."""
-        maybe, surely_not = piece.by_arrival()
-        self._intake.settle(maybe, Fate.UNCONFIRMED)
-        self._intake.settle(surely_not, Fate.DROPPED, reason)
-
-    def _advance(self, attempt: Attempt) -> None:
-        """Send the next piece of a trial, now that the one before is done."""
-        piece = attempt.trial.next() if attempt.trial is not None else None
-        if piece is not None:
-            self._schedule.add(piece.attempt(attempt, attempt.trial))
+        self._intake.give_up(*piece.by_arrival(), reason)
 
     # The end of a run.
 
@@ -313,7 +252,7 @@ class Engine:
         """Put in order what a bug, or a Ctrl-C, left half done: what is nowhere then is unconfirmed."""
         in_doubt, self._in_doubt = self._in_doubt, []
         for attempt in in_doubt:
-            self._advance(attempt)
+            self._search.advance(attempt)
         attempts = (*self.in_flight, *self._schedule.all)
         known = {fragment for attempt in attempts for fragment in attempt.batch.fragments}
         for attempt in attempts:

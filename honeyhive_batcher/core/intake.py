@@ -147,6 +147,11 @@ class Intake:
             returned = self._groups.settled(fragments[0].key, len(fragments))
             self.ledger.held_bytes -= returned  # a line of its own: a push may come during the call
 
+    def give_up(self, maybe: Sequence[Fragment], surely_not: Sequence[Fragment], reason: DropReason) -> None:
+        """Drop what surely did not arrive; what may have is unconfirmed, also if it is refused now."""
+        self.settle(maybe, Fate.UNCONFIRMED)
+        self.settle(surely_not, Fate.DROPPED, reason)
+
     def raise_barrier(self) -> Barrier:
         """Make everything queued ripe, and return a barrier that counts what becomes of all held."""
         with self._lock:
@@ -180,9 +185,9 @@ class Intake:
             self._is_busy = False
 
     def reopen(self) -> None:
-        """Take events again, after everything of the run before is settled."""
+        """Take events again. What the run before was told to send without delay is still sent so."""
         with self._lock:
-            self._groups.flush_through = self.ledger.seq
+            self._groups.flush_through = min(self._groups.flush_through, self.ledger.seq)
             self.is_open = True
 
     def take_settlements(self) -> list[Settlement]:

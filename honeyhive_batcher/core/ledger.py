@@ -214,8 +214,8 @@ class Ledger:
             self.batches[trigger] += 1
 
     def reconcile(self, held: AbstractSet[Fragment], charged: int, in_doubt: Sequence[Fragment]) -> None:
-        """Hold what is `held` and nothing else, with so many bytes `charged` beside it. The rest, first of all
-        what is `in_doubt` and has no fate, is unconfirmed.
+        """Hold what is `held` and nothing else, with so many bytes `charged` beside it. The rest, first
+        of all what is `in_doubt` and has no fate, is unconfirmed.
 
         There is no other rest but after a bug, or a Ctrl-C that struck while an event changed hands. Nobody
         knows its id, so that callbacks are not told of it.

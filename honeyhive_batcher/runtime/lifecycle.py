@@ -100,13 +100,7 @@ class Lifecycle:
                             self._progress.forget(waiter)
             finally:
                 self._intake.lower_barrier(barrier)
-        return FlushResult(
-            ok=not (barrier.held or barrier.dropped or barrier.unconfirmed),
-            delivered=barrier.delivered,
-            dropped=barrier.dropped,
-            unconfirmed=barrier.unconfirmed,
-            held=barrier.held,
-        )
+        return FlushResult.of(barrier)
 
     async def wait_for_room(self, admit: Callable[[], Admission], timeout: float | None) -> Admission:
         """Try `admit` whenever there may be room, until it answers anything but QUEUE_FULL.
@@ -139,8 +133,8 @@ class Lifecycle:
         if timeout is None or math.isnan(timeout):
             timeout = self._config.shutdown.shutdown_timeout
         timeout = min(max(0.0, timeout), LONGEST)
-        worker = self._running_worker()
-        if worker is None:
+        worker = self._present_worker()
+        if worker is None or (worker.task is None and worker.loop is asyncio.get_running_loop()):
             self._abandon()
             self._callbacks.call()
             return

@@ -72,7 +72,10 @@ class Everything(logging.Handler):
             print(record.args, vars(record))
         if record.exc_info and record.exc_info[1] is not None:
             print(logging.Formatter().formatException(record.exc_info))
-            show_locals(record.exc_info[1])
+            if record.name != "asyncio":
+                # In its debug mode it logs an error of the socket out of the frame that writes, and what it
+                # writes is a variable there. Nobody but asyncio can change that.
+                show_locals(record.exc_info[1])
 
 
 class Odd:
