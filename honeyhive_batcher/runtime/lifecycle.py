@@ -49,7 +49,7 @@ class Lifecycle:
         self._engine: Engine | None = None
         self._worker: Worker | None = None
         self._is_owed_a_close = False  # it was started, and nobody has closed it since
-        self._starting = threading.Lock()  # two threads, each with a loop of its own, may start it at once
+        self._starting = threading.RLock()  # two threads, each with a loop of its own, may start it at once
         at_end(self)
 
     @property
@@ -82,7 +82,7 @@ class Lifecycle:
         except BaseException:
             self._worker = None if self._worker is worker else self._worker
             raise
-        self._is_owed_a_close = True
+        self._is_owed_a_close = worker.engine.phase is Phase.OPEN  # else it was closed meanwhile
 
     async def flush(self, timeout: float | None) -> FlushResult:
         """See `Batcher.flush`."""

@@ -5,10 +5,11 @@ from unittest import mock
 import pytest
 
 from honeyhive_batcher.core.batching import Groups
+from honeyhive_batcher.core.group import Group
 from honeyhive_batcher.core.intake import Intake
 from honeyhive_batcher.core.ledger import Ledger
-from honeyhive_batcher.core.model import Response
-from tests.core.rig import Rig, Sent, answer, named, session
+from honeyhive_batcher.core.model import Fragment, Response
+from tests.core.rig import Rig, Sent, answer, event, named, session
 
 
 def strikes(*_: object) -> None:
@@ -140,3 +141,20 @@ def test_a_closed_book_counts_a_flush_that_waits_for_what_is_astray() -> None:
     barrier = book.raise_barrier()
     book.reconcile(set(), 0, ())
     assert (barrier.held, barrier.unconfirmed) == (0, 1)
+
+
+def test_a_push_that_is_interrupted_before_it_is_queued_leaves_no_group_and_no_charge() -> None:
+    rig = Rig()
+    key = session("one")
+
+    def strikes_half_way(groups: Groups, fragment: Fragment, charged: int) -> None:
+        groups._groups.setdefault(fragment.key, Group(fragment.key)).charged += charged
+        raise KeyboardInterrupt
+
+    with mock.patch.object(Groups, "add", strikes_half_way), pytest.raises(KeyboardInterrupt):
+        rig.push("a", key=key)
+    assert rig.statistics.held_bytes == 0
+    rig.push("b", key=key)
+    assert rig.statistics.held_bytes == len(event("b")) + len(key.properties)
+    rig.serve(healthy)
+    assert rig.statistics.held_bytes == 0

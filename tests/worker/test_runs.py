@@ -14,35 +14,11 @@ import pytest
 from honeyhive_batcher import Admission, Batcher, BatcherError
 from honeyhive_batcher.core.engine import Engine
 from honeyhive_batcher.core.model import Response
-from honeyhive_batcher.runtime.seams import Seams
 from tests.fakes import HANG, OK, FakeTransport, check_ledger, fates, make_batcher
 from tests.virtual_time import now, run_virtually
+from tests.worker.runs import Runs, SlowToOpen, die
 
 EVENT = {"model": "gpt-4o"}
-
-
-class Runs:
-    """A batcher made outside of any loop, as at module level, with a transport made for each run."""
-
-    def __init__(self, *transports: FakeTransport, **settings: Any) -> None:
-        self.transports = list(transports)
-        self._waiting = list(transports)
-        self.batcher = Batcher(
-            api_key="hh_test", _seams=Seams(transport=lambda _config: self._waiting.pop(0)), **settings
-        )
-
-    @property
-    def requests(self) -> list[int]:
-        return [len(transport.sent) for transport in self.transports]
-
-
-class SlowToOpen(FakeTransport):
-    """Takes some turns of the loop to open."""
-
-    async def open(self) -> None:
-        await super().open()
-        for _ in range(20):
-            await asyncio.sleep(0)
 
 
 # In one loop.
@@ -213,14 +189,6 @@ async def _started(batcher: Batcher) -> None:
 
 
 # After a loop that died without closing.
-
-
-def die(main: Coroutine[Any, Any, None]) -> None:
-    """Run in a loop that is closed without ending its tasks, as some frameworks do."""
-    loop = asyncio.new_event_loop()
-    loop.set_exception_handler(lambda *_: None)  # it complains about the tasks, and rightly
-    loop.run_until_complete(main)
-    loop.close()
 
 
 @pytest.mark.parametrize(
