@@ -553,6 +553,7 @@ def test_413_halves_the_batch_and_the_size_is_remembered() -> None:
     rig.push(*later, padding=100)
     rig.serve(healthy)
     assert all(len(sent.body) <= refused // 2 for sent in rig.sent[3:])
+    assert [len(sent.ids) for sent in rig.sent[3:]] == [3, 3, 2]
     assert rig.with_fate("delivered") == {*names, *later}
     rig.assert_settled()
 
@@ -1533,3 +1534,4 @@ def test_the_one_event_that_makes_a_server_answer_as_if_a_setting_were_wrong_is_
     rig.serve(held_by(["e2"], 403), until=1500.0, pushes=pushes)
     assert rig.with_fate("rejected") == {"e2"}
     assert rig.statistics.delivered == 1199
+    assert rig.statistics.last_error == "HTTP 403"

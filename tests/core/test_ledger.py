@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from honeyhive_batcher.core.ledger import Ledger, Statistics
+from honeyhive_batcher.core.ledger import Barrier, Ledger, Statistics
 from honeyhive_batcher.core.model import SESSIONLESS, Admission, DropReason, Fate, Fragment, Settlement
 from honeyhive_batcher.errors import InternalError
 
@@ -174,6 +174,28 @@ def test_a_barrier_that_is_lowered_counts_no_more() -> None:
     book.lower_barrier(barrier)
     book.settle([event], Fate.DELIVERED, None)
     assert (barrier.held, barrier.delivered) == (1, 0)
+
+
+class Evicting(list[Barrier]):
+    """Somebody pushes while a barrier is being raised, and that evicts something."""
+
+    def __init__(self, evict: Callable[[], object]) -> None:
+        super().__init__()
+        self.evict = evict
+
+    def append(self, barrier: Barrier) -> None:
+        super().append(barrier)
+        self.evict()
+
+
+def test_a_barrier_does_not_count_what_is_evicted_while_it_is_raised() -> None:
+    book = ledger()
+    first, second = accepted(book), accepted(book)
+    book._barriers = Evicting(lambda: book.settle([first], Fate.DROPPED, DropReason.EVICTED))
+    barrier = book.raise_barrier()
+    assert (barrier.watermark, barrier.held, barrier.dropped) == (2, 1, 0)
+    book.settle([second], Fate.DELIVERED, None)
+    assert (barrier.held, barrier.delivered, barrier.dropped) == (0, 1, 0)
 
 
 def test_a_barrier_does_not_count_what_was_settled_before_it() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from honeyhive_batcher.config import RetryLimits
 from honeyhive_batcher.core.backoff import backoff, probe_wait
 from honeyhive_batcher.core.model import SESSIONLESS, Attempt, Batch, Fragment
-from honeyhive_batcher.core.retry import Budget, next_attempt
+from honeyhive_batcher.core.retry import Budget, held_again, is_alone_in_being_held, next_attempt
 
 LIMITS = RetryLimits(max_retries=3, max_elapsed=100.0, backoff_base=1.0, backoff_max=10.0)
 BATCH = Batch(key=SESSIONLESS, fragments=(Fragment(b"{}", "a", SESSIONLESS, 1, 0.0, 2),))
@@ -147,6 +147,33 @@ def test_only_an_attempt_that_a_flush_brought_forward_is_free() -> None:
     assert (following.number, following.tries) == (3, 2)
 
 
+@pytest.mark.parametrize(("counts", "is_free"), [(True, False), (False, True)])
+def test_an_extra_try_costs_nothing_unless_it_may_have_arrived(counts: bool, is_free: bool) -> None:
+    """An earlier attempt may have: it was counted then."""
+    early = attempt(early=True, due_at=8.0, number=2, tries=1, maybe_sent=True)
+    following = next_attempt(LIMITS, early, now=7.0, sound_since=NEVER, counts=counts, jitter=whole)
+    assert following is not None
+    if is_free:
+        assert (following.number, following.tries, following.due_at) == (2, 1, 8.0)
+    else:
+        assert (following.number, following.tries, following.due_at) == (3, 2, 9.0)
+
+
+@pytest.mark.parametrize(
+    ("succeeded_at", "holds"), [(NEVER, 0), (59.9, 0), (60.0, 0), (60.1, 1), (119.9, 1), (120.0, 1)]
+)
+def test_a_hold_counts_when_others_went_since_the_one_before(succeeded_at: float, holds: int) -> None:
+    first = held_again(attempt(), 60.0, 50.0)
+    assert (first.held_at, first.holds) == (60.0, 0)
+    second = held_again(first, 120.0, succeeded_at)
+    assert (second.held_at, second.holds) == (120.0, holds)
+
+
+@pytest.mark.parametrize(("holds", "is_alone"), [(1, False), (2, True), (3, True)])
+def test_two_holds_that_count_are_those_of_the_batch_itself(holds: int, is_alone: bool) -> None:
+    assert is_alone_in_being_held(attempt(holds=holds)) is is_alone
+
+
 def test_what_is_known_about_a_batch_stays_known() -> None:
     one = attempt(maybe_sent=True, suspect=True, trial="trial")
     following = next_attempt(LIMITS, one, now=1.0, sound_since=NEVER, counts=True, jitter=nothing)
@@ -168,6 +195,7 @@ def taken_at(budget: Budget, now: float, most: int = 1000) -> int:
 
 def test_a_full_budget_gives_as_many_tokens_as_it_holds() -> None:
     assert taken_at(Budget(capacity=10.0), 100.0) == 10
+    assert taken_at(Budget(capacity=1.0), 0.0) == 1
 
 
 def test_time_brings_two_tokens_a_second_up_to_the_capacity() -> None:

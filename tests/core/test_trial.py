@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from honeyhive_batcher.core.model import SESSIONLESS, Fragment
+from honeyhive_batcher.core.model import SESSIONLESS, Attempt, Batch, Fragment
 from honeyhive_batcher.core.trial import Piece, Trial
 
 
@@ -206,6 +206,16 @@ def test_the_parts_of_what_may_have_arrived_may_have_arrived(maybe_sent: bool) -
     trial = Trial(4, is_systemic=False)
     trial.refused(Piece(fragments=fragments(4), maybe_sent=maybe_sent))
     assert [piece.maybe_sent for piece in trial.take_all()] == [maybe_sent, maybe_sent]
+
+
+def test_the_parts_of_what_was_held_take_its_holds_along() -> None:
+    batch = Batch(key=SESSIONLESS, fragments=fragments(4))
+    held = Attempt(batch=batch, number=3, tries=2, held_at=60.0, holds=1)
+    for piece in Piece.of(held).halves():
+        part = piece.attempt(held, None)
+        assert part.batch.fragments == piece.fragments
+        assert (part.held_at, part.holds) == (60.0, 1)
+        assert (part.number, part.tries, part.first_at) == (1, 0, None)
 
 
 @given(st.integers(2, 300))

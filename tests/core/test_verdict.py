@@ -100,7 +100,9 @@ def test_a_body_with_ids_counts_only_where_the_route_answers_with_one(status: in
 def test_an_update_of_a_session_is_refused_where_the_session_is_unknown(
     status: int, expected: type[Verdict]
 ) -> None:
-    assert isinstance(judge(UPDATE, Response(status=status)), expected)
+    verdict = judge(UPDATE, Response(status=status))
+    assert isinstance(verdict, expected)
+    assert isinstance(verdict, Delivered) or verdict.cause == f"HTTP {status}"
 
 
 def test_an_update_needs_no_ids_in_the_reply() -> None:
@@ -234,6 +236,11 @@ def test_a_body_that_says_that_it_failed_is_told_from_one_that_says_nothing(stat
     failed = judge(batch("a"), Response(status=status, body=body(success=False)))
     assert isinstance(failed, Ambiguous)
     assert failed.cause == f"HTTP {status} with success: false"
+
+
+def test_a_success_that_names_none_of_the_events_says_so() -> None:
+    verdict = judge(batch("a", "b"), Response(status=200, body=body([])))
+    assert verdict == Ambiguous(cause="HTTP 200 that names no event")
 
 
 @pytest.mark.parametrize("status", [*range(100, 200), 0, 600, 999])
