@@ -2,12 +2,14 @@
 
 import collections
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from honeyhive_batcher.config import BatchLimits
+from honeyhive_batcher.core import batching
 from honeyhive_batcher.core.batching import Groups
 from honeyhive_batcher.core.model import SESSIONLESS, Batch, Fragment, GroupKey, Trigger
 from honeyhive_batcher.core.wire import build_request
@@ -222,6 +224,18 @@ def test_news_is_the_first_event_and_a_group_that_becomes_full() -> None:
     queue.cut(1.0)
     queue.add()
     assert queue.news
+
+
+def test_a_group_that_becomes_full_again_after_a_cut_is_news() -> None:
+    queue = Queue(events=3)
+    for _ in range(4):
+        queue.add()
+    queue.cut()
+    news = []
+    for _ in range(2):
+        queue.add()
+        news.append(queue.news)
+    assert news == [False, True]
 
 
 # Order and fairness.
@@ -551,6 +565,40 @@ def test_a_group_that_is_cut_by_age_while_it_stands_in_line_stands_there_once() 
     for _ in range(150):
         queue.cut()
         assert internal_sizes(queue.groups)[2] <= 2
+
+
+def test_groups_that_are_cut_in_another_order_than_they_became_full_stand_in_line_once() -> None:
+    queue = Queue(events=2)
+    older, newer = session("older"), session("newer")
+    queue.add(older)
+    for key in (newer, older):
+        for _ in range(200):
+            queue.add(key)
+    queue.flush()
+    for _ in range(150):
+        queue.cut()
+        assert internal_sizes(queue.groups)[2] <= 2
+
+
+def test_a_cut_looks_at_few_groups_however_many_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = 0
+
+    def counted(seq: int, group: Any) -> bool:
+        nonlocal looks
+        looks += 1
+        return is_current(seq, group)
+
+    is_current = batching._is_current
+    monkeypatch.setattr(batching, "_is_current", counted)
+    queue = Queue(events=2)
+    for number in range(1000):
+        queue.add(session(str(number)), at=1e9)
+    for cuts in range(1, 5001):
+        queue.add()
+        queue.add()
+        assert queue.cut().key is SESSIONLESS
+        assert looks < 1000 + 8 * cuts
+        assert internal_sizes(queue.groups)[1] <= 2 * 1001 + 66
 
 
 def test_many_evictions_leave_nothing() -> None:

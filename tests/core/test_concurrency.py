@@ -106,6 +106,17 @@ def test_the_limit_never_falls_below_one() -> None:
     assert concurrency.limit == 1
 
 
+def test_from_one_request_at_a_time_it_grows_at_the_first_success() -> None:
+    concurrency = Concurrency(1)
+    push_back(concurrency, 1.0)
+    assert concurrency.limit == 1
+    concurrency = Concurrency(16)
+    for now in range(20):
+        push_back(concurrency, float(now))
+    reply(concurrency)
+    assert concurrency.limit == 2
+
+
 def test_push_backs_of_requests_that_were_under_way_together_count_as_one() -> None:
     concurrency = grown()
     push_back(concurrency, 10.0)
@@ -191,3 +202,94 @@ def test_slowness_alone_takes_nothing_from_few() -> None:
     for _ in range(100):
         reply(concurrency, 10.0, now=100.0)
         assert concurrency.limit >= 2
+
+
+# Rounds of 32 replies, in parts of the usual time: a tenth of a second, 0.01 of it slack.
+
+
+def rounds(to: Concurrency, parts: float, *, now: float = 100.0, size: int = 100, replies: int = 32) -> None:
+    for _ in range(replies):
+        reply(to, parts * 0.1 - 0.01, size=size, now=now)
+
+
+def at_work() -> Concurrency:
+    """One that has room for 16 and begins a round at 100.0."""
+    concurrency = Concurrency(16)
+    rounds(concurrency, 1.0)
+    assert concurrency.limit == 16
+    return concurrency
+
+
+@pytest.mark.parametrize(
+    ("parts", "limit"),
+    [(0.5, 16), (1.2, 16), (1.4, 16), (1.49, 16), (1.51, 14), (1.7, 14), (2.0, 12), (2.2, 11), (9.0, 11)],
+)
+def test_a_round_that_takes_half_as_long_again_takes_a_part_of_the_limit(parts: float, limit: int) -> None:
+    concurrency = at_work()
+    rounds(concurrency, parts, now=110.0)
+    assert concurrency.limit == limit
+
+
+@pytest.mark.parametrize(("replies", "limit"), [(31, 16), (32, 14), (33, 14)])
+def test_a_round_is_over_with_its_32nd_reply(replies: int, limit: int) -> None:
+    concurrency = at_work()
+    rounds(concurrency, 1.6, now=110.0, replies=replies)
+    assert concurrency.limit == limit
+
+
+@pytest.mark.parametrize(("parts", "limit"), [(1.24, 16), (1.27, 14)])
+def test_the_first_reply_is_the_usual_time_and_one_of_the_first_round(parts: float, limit: int) -> None:
+    """The mean of all 32 is 1.23 or 1.26 then, where 1.25 is the most."""
+    concurrency = Concurrency(16)
+    rounds(concurrency, 1.0, replies=1)
+    rounds(concurrency, parts, replies=31)
+    assert concurrency.limit == limit
+
+
+@pytest.mark.parametrize(("started_at", "limit"), [(99.9, 16), (100.0, 11), (100.1, 11)])
+def test_a_reply_to_a_request_from_before_the_round_says_nothing(started_at: float, limit: int) -> None:
+    concurrency = at_work()
+    for _ in range(32):
+        concurrency.replied(size=100, in_flight=16, started_at=started_at, now=110.0)
+    assert concurrency.limit == limit
+
+
+@pytest.mark.parametrize(("now", "limit"), [(129.9, 16), (130.0, 14), (130.1, 14)])
+def test_the_usual_time_is_believed_for_half_a_minute_after_it_was_last_met(now: float, limit: int) -> None:
+    concurrency = at_work()
+    rounds(concurrency, 1.4, now=now)
+    assert concurrency.limit == limit
+
+
+@pytest.mark.parametrize(("parts", "limit"), [(1.45, 16), (1.55, 14)])
+def test_the_usual_time_follows_a_shorter_one_by_a_tenth_of_the_way(parts: float, limit: int) -> None:
+    concurrency = at_work()
+    rounds(concurrency, 0.5, now=110.0)
+    rounds(concurrency, parts * 0.95, now=120.0)
+    assert concurrency.limit == limit
+
+
+def test_a_kind_of_body_that_is_new_is_as_slow_as_the_round_before() -> None:
+    concurrency = at_work()
+    rounds(concurrency, 1.6, now=110.0)
+    assert concurrency.limit == 14
+    rounds(concurrency, 5.0, now=120.0, size=100_000)
+    assert concurrency.limit == 12
+
+
+def test_after_a_push_back_it_grows_although_the_round_before_was_slow() -> None:
+    concurrency = at_work()
+    rounds(concurrency, 1.6, now=110.0)
+    push_back(concurrency, 120.0)
+    assert concurrency.limit == 10
+    assert replies_until(concurrency, 11) <= 11
+
+
+def test_among_a_few_requests_what_a_round_takes_is_the_usual_time() -> None:
+    concurrency = Concurrency(16)
+    push_back(concurrency, 99.0)
+    rounds(concurrency, 1.0, replies=1)
+    rounds(concurrency, 2.0, replies=31)
+    assert concurrency.limit == 3
+    rounds(concurrency, 2.0, now=110.0)
+    assert concurrency.limit == 6

@@ -218,6 +218,16 @@ def test_an_outage_that_left_nothing_is_over_when_it_ends() -> None:
     assert paced.sound_since == 29.0
 
 
+@pytest.mark.parametrize(("started_at", "is_down"), [(25.9, True), (26.0, True), (26.1, False)])
+def test_a_failure_is_of_the_same_trouble_within_twice_the_longest_backoff(
+    started_at: float, is_down: bool
+) -> None:
+    paced = pacing()
+    fail(paced, 10.0)
+    fail(paced, 27.0, started_at=started_at)
+    assert paced.is_down is is_down
+
+
 def test_a_second_in_which_nothing_succeeded_shows_an_outage() -> None:
     for failed_at, is_down in [(1.9, False), (2.0, True)]:
         paced = pacing()
