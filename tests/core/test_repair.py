@@ -150,6 +150,31 @@ def test_depth_costs_nothing_where_nothing_is_odd() -> None:
     assert repaired({"deep": deep, "odd": 1j}) == ({"deep": deep, "odd": "<not JSON: complex>"}, 1)
 
 
+@pytest.mark.parametrize("leaf", [None, True, 7, "x"])
+def test_a_leaf_of_the_deepest_level_is_kept(leaf: object) -> None:
+    value: Any = nest(MAX_DEPTH + 1, 1j)
+    deepest = value
+    while isinstance(deepest[0], list):
+        deepest = deepest[0]
+    deepest.append(leaf)
+    decoded, _ = repaired(value)
+    for _ in range(MAX_DEPTH):
+        (decoded,) = decoded
+    assert decoded == ["<too deep: complex>", leaf]
+
+
+class Bottomless(dict[str, object]):
+    """Raises what comes of a stack that is nearly full, at a place that is known."""
+
+    def items(self) -> Any:
+        raise RecursionError
+
+
+def test_what_the_stack_has_no_room_for_is_too_deep() -> None:
+    value = {"a": Bottomless(b=1j), "c": 1}
+    assert repaired(value) == ({"a": "<too deep: Bottomless>", "c": 1}, 1)
+
+
 def test_a_stack_that_is_nearly_full_gives_a_marker_and_no_exception() -> None:
     def with_little_stack(frames: int) -> tuple[Any, int]:
         return with_little_stack(frames - 1) if frames else repaired(nest(MAX_DEPTH, 1j))
@@ -219,6 +244,28 @@ def test_the_limit_holds_for_what_is_repaired(value: object) -> None:
 @pytest.mark.parametrize("value", ["x" * 101, ["x" * 101, 1j], [1j, "é" * 101]])
 def test_a_text_that_is_longer_than_the_limit_is_given_up_at_once(value: object) -> None:
     assert repair(value, 100)[0] is None
+
+
+class Asked:
+    """Notes that it was looked at."""
+
+    asked = 0
+
+    def model_dump(self) -> dict[str, int]:
+        self.asked += 1
+        return {}
+
+
+def test_nothing_is_looked_at_behind_a_text_that_is_longer_than_the_limit() -> None:
+    asked = Asked()
+    assert repair([1j, "x" * 100, asked], 200)[0] is not None
+    assert asked.asked == 1
+    assert repair([1j, "x" * 201, asked], 200)[0] is None
+    assert asked.asked == 1
+
+
+def test_a_number_that_is_longer_than_the_limit_makes_the_whole_too_large() -> None:
+    assert repair([1j, Decimal("1" * 1000)], 500)[0] is None
 
 
 def test_what_is_too_large_is_given_up_before_it_is_held() -> None:
@@ -307,6 +354,12 @@ def test_what_the_encoder_takes_is_not_walked_and_all_else_is_repaired(value: ob
     assert kept[1] == (2 if "1j" in str(value) else 0)
 
 
+def test_nothing_is_walked_that_the_encoder_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("honeyhive_batcher.core.repair.repair", None)
+    assert encode_anyway({"a": 1}, 7) == (bytearray(b'{"a":1}'), 0)
+    assert encode_anyway({"a": 1}, 6) == (None, 0)
+
+
 class Proxy:
     """Stands for something that is not there now, as the proxies of web frameworks do."""
 
@@ -330,7 +383,7 @@ def test_what_raises_when_it_is_looked_at_costs_itself_only(make: Callable[[], o
     decoded = json.loads(data)
     assert decoded["c"] == 2
     assert decoded["b"][0] == 1
-    assert decoded["a"].startswith("<not JSON: ")
+    assert decoded["a"] == f"<not JSON: {type(value).__name__}>"
     assert repairs == 2
 
 

@@ -90,6 +90,8 @@ def test_more_is_read_of_the_reply_to_a_larger_batch() -> None:
     one = build_request(batch(SESSIONLESS, fragment(b"{}")))
     many = build_request(batch(SESSIONLESS, *[fragment(b"{}")] * 100))
     assert one.max_reply_bytes >= 64 * 1024
+    update = build_request(batch(SESSION, fragment(b"{}", SESSION, b"{}")))
+    assert update.max_reply_bytes == one.max_reply_bytes
     assert many.max_reply_bytes - one.max_reply_bytes >= 99 * (39 + 100)
 
 
