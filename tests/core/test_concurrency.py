@@ -285,6 +285,20 @@ def test_after_a_push_back_it_grows_although_the_round_before_was_slow() -> None
     assert replies_until(concurrency, 11) <= 11
 
 
+def test_growth_is_slowest_from_one_below_where_it_was_pushed_back() -> None:
+    """Slowness leaves just four, and five was too many: 72 replies instead of 5."""
+    concurrency = Concurrency(16)
+    rounds(concurrency, 1.0, replies=1)
+    assert concurrency.limit == 5
+    push_back(concurrency, 99.0)
+    rounds(concurrency, 1.0, replies=2)
+    rounds(concurrency, 1.7, replies=30)
+    for now in (110.0, 120.0):
+        rounds(concurrency, 1.7, now=now)
+        assert concurrency.limit == 4
+    assert replies_until(concurrency, 5) == 72
+
+
 def test_among_a_few_requests_what_a_round_takes_is_the_usual_time() -> None:
     concurrency = Concurrency(16)
     push_back(concurrency, 99.0)

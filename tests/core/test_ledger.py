@@ -246,6 +246,12 @@ def test_a_snapshot_does_not_change_afterwards() -> None:
     assert (before.refused, before.dropped, before.accepted) == ({"closed": 1}, {}, 0)
 
 
+def test_a_snapshot_tells_when_the_server_last_confirmed_an_event() -> None:
+    book = ledger()
+    book.last_delivery_at = 1700000000.0
+    assert book.statistics().last_delivery_at == 1700000000.0
+
+
 class Interrupted(dict[Admission, int]):
     """Somebody pushes while it is being read."""
 

@@ -1,7 +1,24 @@
 """The nouns that hold content do not show it: error reporters show the variables of every frame."""
 
+import enum
+
+import pytest
+
 from honeyhive_batcher.core.encoding import Encoded
-from honeyhive_batcher.core.model import Attempt, Batch, Fragment, GroupKey, Request, Response
+from honeyhive_batcher.core.model import (
+    Admission,
+    Attempt,
+    Batch,
+    DropReason,
+    Endpoint,
+    Fate,
+    Fragment,
+    GroupKey,
+    Phase,
+    Request,
+    Response,
+    Trigger,
+)
 
 CONTENT = b'{"content":"secret"}'
 
@@ -20,3 +37,22 @@ def test_what_holds_content_shows_its_size_and_nothing_of_it() -> None:
     }
     assert list(shown) == list(shown.values())
     assert "secret" not in repr(Attempt(batch=Batch(key=key, fragments=(fragment,))))
+
+
+@pytest.mark.parametrize("kind", [Admission, Trigger, Fate, DropReason, Phase, Endpoint])
+def test_a_name_is_written_in_the_statistics_as_it_is_in_the_program(kind: type[enum.Enum]) -> None:
+    assert {member.name.lower() for member in kind} == {member.value for member in kind}
+    assert len(kind) == len(kind.__members__)
+
+
+def test_two_that_hold_the_same_are_two() -> None:
+    """A session, an event and an attempt are what they are, whatever another one holds."""
+
+    def make() -> list[object]:
+        key = GroupKey(session_id="s", properties=CONTENT)
+        fragment = Fragment(CONTENT, "id", key, 1, 0.0, 20)
+        batch = Batch(key=key, fragments=(fragment,))
+        request = Request(method="POST", path="/p", body=CONTENT, max_reply_bytes=1)
+        return [key, fragment, batch, request, Attempt(batch=batch)]
+
+    assert len({*make(), *make()}) == 10

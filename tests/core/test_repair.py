@@ -346,6 +346,14 @@ def test_an_integer_that_python_does_not_write_out_costs_itself_only(number: int
     assert repairs == 2
 
 
+@pytest.mark.parametrize(("bits", "is_kept"), [(2047, True), (2048, True), (2049, False)])
+def test_an_integer_of_so_many_bits_is_kept_beside_something_odd(bits: int, is_kept: bool) -> None:
+    number = 2 ** (bits - 1)
+    value, repairs = repaired({"a": number, "b": 1j})
+    assert value["a"] == (number if is_kept else "<too many digits: int>")
+    assert repairs == 2 - is_kept
+
+
 @pytest.mark.parametrize("value", [{"a": [1, None, "é"]}, {"a": 1j, "b": {(1, 2): 2}}, {"a": "x" * 2000}])
 def test_what_the_encoder_takes_is_not_walked_and_all_else_is_repaired(value: object) -> None:
     kept = encode_anyway(value, 1000)
