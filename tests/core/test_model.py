@@ -47,12 +47,14 @@ def test_a_name_is_written_in_the_statistics_as_it_is_in_the_program(kind: type[
 
 def test_two_that_hold_the_same_are_two() -> None:
     """A session, an event and an attempt are what they are, whatever another one holds."""
-
-    def make() -> list[object]:
-        key = GroupKey(session_id="s", properties=CONTENT)
-        fragment = Fragment(CONTENT, "id", key, 1, 0.0, 20)
-        batch = Batch(key=key, fragments=(fragment,))
-        request = Request(method="POST", path="/p", body=CONTENT, max_reply_bytes=1)
-        return [key, fragment, batch, request, Attempt(batch=batch)]
-
-    assert len({*make(), *make()}) == 10
+    key = GroupKey(session_id="s", properties=CONTENT)
+    fragment = Fragment(CONTENT, "id", key, 1, 0.0, 20)
+    batch = Batch(key=key, fragments=(fragment,))
+    everything = {
+        *(GroupKey(session_id="s", properties=CONTENT) for _ in range(2)),
+        *(Fragment(CONTENT, "id", key, 1, 0.0, 20) for _ in range(2)),
+        *(Batch(key=key, fragments=(fragment,)) for _ in range(2)),
+        *(Request(method="POST", path="/p", body=CONTENT, max_reply_bytes=1) for _ in range(2)),
+        *(Attempt(batch=batch) for _ in range(2)),
+    }
+    assert len(everything) == 10
