@@ -148,6 +148,7 @@ class EventEncoder:
     ) -> None:
         self._max_bytes = max_event_bytes
         self._names = tuple(name for name, value in defaults.items() if value is not None)
+        self._looked_for = ("event_id", "error", *self._names)
         self._new_id = new_id
         self._repair = repair
         self._guess = _FIRST_GUESS  # at most twice what recent events really took
@@ -170,7 +171,7 @@ class EventEncoder:
                 bit <<= 1
             nulls = event.get("error", UNSET) is None
         elif isinstance(event, Struct):
-            if not is_plain(type(event)):
+            if not is_plain(type(event), self._looked_for):
                 return self.encode(struct_fields(event))
             event_id = getattr(event, "event_id", UNSET)
             if event_id is UNSET:

@@ -30,8 +30,13 @@ def struct_fields(struct: Struct) -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=256)  # a Struct may be made at run time, again and again
-def is_plain(kind: type[Struct]) -> bool:
-    """Return whether the encoder writes every field that is set, under its own name."""
+def is_plain(kind: type[Struct], names: tuple[str, ...]) -> bool:
+    """Return whether the encoder writes every field that is set, under its own name, and all that a Struct
+    says by these names are fields.
+    """
+    fields = kind.__struct_fields__
     return (
-        kind.__struct_encode_fields__ == kind.__struct_fields__ and not kind.__struct_config__.omit_defaults
+        kind.__struct_encode_fields__ == fields
+        and not kind.__struct_config__.omit_defaults
+        and not any(hasattr(kind, name) and name not in fields for name in (*names, "__getattr__"))
     )

@@ -981,7 +981,6 @@ def test_an_odd_id_that_is_no_field_is_no_reason_to_fail() -> None:
     assert json.loads(encoded.data) == {"model": "m", "event_id": encoded.event_id}
 
 
-@pytest.mark.xfail(reason="an attribute that is no field is taken for one, and the event leaves without it")
 def test_what_a_struct_says_beside_its_fields_is_no_part_of_its_event() -> None:
     encoded = encode(Beside("m"), project="p")
     fields = json.loads(encoded.data)
