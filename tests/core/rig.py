@@ -93,13 +93,20 @@ class Rig:
         self._replies: list[tuple[float, int, Attempt, Reply]] = []
         self._order = itertools.count()
 
-    def _new_engine(self) -> Engine:
+    def _new_engine(self, left: Iterable[Attempt] = ()) -> Engine:
         return Engine(
             self.intake,
             max_in_flight=self.config.endpoint.max_in_flight,
             retry=self.config.retry,
             jitter=self._jitter,
+            left=left,
         )
+
+    def hand_over(self) -> None:
+        """Begin another run, which goes on with what this one leaves."""
+        left = self.engine.hand_over(self.now)
+        self.intake.reopen()
+        self.engine = self._new_engine(left)
 
     def run_again(self) -> None:
         """Begin another run after an abandoned one."""

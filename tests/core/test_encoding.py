@@ -37,6 +37,7 @@ from honeyhive_batcher.core.encoding import (
     has_cycle,
     nonfinite,
 )
+from honeyhive_batcher.core.fields import is_plain
 from honeyhive_batcher.core.model import Admission
 from honeyhive_batcher.core.repair import repair
 from honeyhive_batcher.events import ModelEvent
@@ -957,14 +958,30 @@ def test_the_id_that_is_sent_is_the_one_it_is_known_by(
     assert json.loads(encoded.data) == sent
 
 
-class Beside(msgspec.Struct):
+class PropertyBeside(msgspec.Struct):
     """Says more than its fields do, and none of that is in its JSON."""
 
     model: str
-    project: ClassVar[str] = "beside"
 
     @property
     def event_id(self) -> str:
+        return "beside"
+
+
+class VariableBeside(msgspec.Struct):
+    model: str
+    project: ClassVar[str] = "beside"
+
+
+class ErrorBeside(msgspec.Struct):
+    model: float
+    error: ClassVar[None] = None
+
+
+class AnythingBeside(msgspec.Struct):
+    model: str
+
+    def __getattr__(self, name: str) -> str:
         return "beside"
 
 
@@ -981,8 +998,16 @@ def test_an_odd_id_that_is_no_field_is_no_reason_to_fail() -> None:
     assert json.loads(encoded.data) == {"model": "m", "event_id": encoded.event_id}
 
 
-def test_what_a_struct_says_beside_its_fields_is_no_part_of_its_event() -> None:
-    encoded = encode(Beside("m"), project="p")
-    fields = json.loads(encoded.data)
-    assert fields["event_id"] == encoded.event_id
-    assert fields["project"] == "p"
+@pytest.mark.parametrize("kind", [PropertyBeside, VariableBeside, AnythingBeside])
+def test_what_a_struct_says_beside_its_fields_is_no_part_of_its_event(kind: Any) -> None:
+    encoded = encode(kind("m"), project="p")
+    assert json.loads(encoded.data) == {"model": "m", "event_id": encoded.event_id, "project": "p"}
+
+
+def test_a_none_beside_the_fields_explains_no_null_among_them() -> None:
+    assert encode(ErrorBeside(float("nan"))).repairs == 1
+
+
+def test_fields_by_those_names_keep_a_struct_on_the_fast_way() -> None:
+    kind = msgspec.defstruct("Event", [("model", str), ("project", str, "p")])
+    assert is_plain(kind, ("event_id", "error", "project"))

@@ -576,6 +576,21 @@ def test_a_single_event_that_is_too_large_is_dropped_and_the_others_are_delivere
     rig.assert_settled()
 
 
+def test_a_single_event_that_is_too_large_within_a_search_does_not_end_it() -> None:
+    rig = Rig(max_batch_events=4)
+    rig.push("a", "huge", "c", "poison")
+
+    def server(sent: Sent) -> Reply:
+        if len(sent.ids) > 1 or sent.ids == ("poison",):
+            return answer(400)
+        return answer(413) if sent.ids == ("huge",) else sent.all_named
+
+    rig.serve(server)
+    assert (rig.fate("huge"), rig.fate("poison")) == ("too_large", "rejected")
+    assert rig.with_fate("delivered") == {"a", "c"}
+    rig.assert_settled()
+
+
 def test_413_within_a_search_goes_on_with_the_search() -> None:
     rig = Rig()
     rig.reply(in_flight(rig, *TEN).attempt, answer(400))
