@@ -139,9 +139,10 @@ def test_a_push_that_is_interrupted_when_it_is_queued_has_been_accepted() -> Non
 
 def test_a_push_that_was_never_queued_is_not_taken_for_another_of_its_group() -> None:
     rig = Rig()
-    rig.push("a")
+    key = session("one")
+    rig.push("a", key=key)
     with mock.patch.object(Groups, "add", strikes), pytest.raises(KeyboardInterrupt):
-        rig.push("b")
+        rig.push("b", key=key)
     assert rig.statistics.accepted == 1
     add = Groups.add
 
@@ -150,8 +151,10 @@ def test_a_push_that_was_never_queued_is_not_taken_for_another_of_its_group() ->
         raise KeyboardInterrupt
 
     with mock.patch.object(Groups, "add", adds_and_strikes), pytest.raises(KeyboardInterrupt):
-        rig.push("c")
+        rig.push("c", key=key)
     assert rig.statistics.accepted == 2
+    rig.serve(healthy)
+    assert rig.with_fate("delivered") == {"a", "c"}
 
 
 def test_a_push_with_no_memory_for_its_event_takes_no_room() -> None:
@@ -238,8 +241,9 @@ def test_every_number_and_line_of_the_queue_is_put_in_order() -> None:
     full, away, both = map(session, ("full", "away", "both"))
     rig.push("a", "b", key=away)
     rig.push("c", key=both)
+    rig.push("n")
     rig.flush()
-    assert len(rig.poll()) == 2
+    assert len(rig.poll()) == 3
     rig.push("d", key=both)
     rig.push("e", "f", "g", "h", key=full)
     rig.push("i", "j", "k")
@@ -280,8 +284,10 @@ def test_the_next_run_goes_on_with_what_is_under_way_and_what_waits() -> None:
     assert before.phase is Phase.CLOSED
     assert not before.in_flight
     assert rig.statistics.held == 2
+    began = rig.statistics.batches
     rig.serve(lambda sent: answer(503) if sent.at < 1002.0 else sent.all_named)
     assert rig.with_fate("delivered") == {"under way", "waiting"}
+    assert rig.statistics.batches == began
     rig.assert_settled()
 
 
