@@ -199,9 +199,8 @@ class Ledger:
         if self.keep_settlements and fragments:
             event_ids = tuple(fragment.event_id for fragment in fragments)
             self.settlements.append(Settlement(fate=fate, reason=reason, event_ids=event_ids))
-            if (
-                len(self.settlements) > self._max_events
-            ):  # nobody calls back: there is no worker, or it sleeps
+            # Nobody calls back: there is no worker, or it sleeps.
+            if len(self.settlements) > self._max_events:
                 self.settlements.popleft()
                 self.callback_errors += 1
 

@@ -125,10 +125,8 @@ class Worker:
         """Wait for the end of the run whoever cancels the caller; return whether somebody did."""
         was_cancelled = False
         while self.task is not None and not self.has_ended:
-            if self.task.done():
-                self._ended(
-                    self.task
-                )  # nobody else may come to it: a Ctrl-C that strikes a callback costs it
+            if self.task.done():  # nobody else may come to it: a Ctrl-C that strikes a callback costs it
+                self._ended(self.task)
             was_cancelled |= await undisturbed(self.task)
         return was_cancelled
 
