@@ -178,12 +178,17 @@ class Groups:
         """What the properties of all groups hold of the queue's bound."""
         return sum(group.charged for group in self._groups.values())
 
-    def has_queued(self, fragment: Fragment) -> bool:
-        """Return whether an interrupted `add` has queued this fragment. An empty group that it left goes."""
+    def finish(self, fragment: Fragment) -> bool:
+        """Finish an `add` that was interrupted; return whether it had queued this fragment. If not, it leaves
+        nothing behind.
+        """
         group = self._groups.get(fragment.key)
         if group is not None and not group.fragments and not group.away:
             del self._groups[fragment.key]  # what it was charged was charged for nothing
-        return group is not None and any(each is fragment for each in reversed(group.fragments))
+        if group is None or not any(each is fragment for each in reversed(group.fragments)):
+            return False
+        self._line_up(group)
+        return True
 
     def put_back(self, closing: Fragment) -> None:
         """Queue a closing again that was to ride with a batch which is being split."""

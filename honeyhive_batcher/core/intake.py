@@ -99,7 +99,9 @@ class Intake:
                     fragment = Fragment(encoded.data, encoded.event_id, key, seq, now, size, closing)
                     news |= self._groups.add(fragment, charge - size)
                 except BaseException:  # no memory, too near the recursion limit, a Ctrl-C
-                    if fragment is None or not self._groups.has_queued(fragment):
+                    if fragment is not None and self._groups.finish(fragment):
+                        self._owes_a_wake = True
+                    else:
                         self.ledger.take_back(charge)
                     raise
                 self.ledger.repaired += encoded.repairs

@@ -1,5 +1,6 @@
 """The books close, and the queue goes on, after a Ctrl-C that struck while an event changed hands."""
 
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -135,6 +136,25 @@ def test_a_push_that_is_interrupted_when_it_is_queued_has_been_accepted() -> Non
     rig.serve(healthy)
     assert rig.statistics.delivered == 1
     assert rig.fate("a") == "delivered"
+
+
+def test_a_push_that_is_interrupted_before_its_group_is_lined_up_is_sent_all_the_same() -> None:
+    rig = Rig()
+
+    def strikes_once(*arguments: Any) -> None:
+        patch.stop()
+        strikes(*arguments)
+
+    patch = mock.patch("heapq.heappush", strikes_once)
+    patch.start()
+    with pytest.raises(KeyboardInterrupt):
+        rig.push("a")
+    assert rig.engine.wake_at() == 1.0
+    assert not rig._is_woken
+    rig.push("b")
+    assert rig._is_woken
+    rig.serve(healthy)
+    assert [sent.ids for sent in rig.sent] == [("a", "b")]
 
 
 def test_a_push_that_was_never_queued_is_not_taken_for_another_of_its_group() -> None:

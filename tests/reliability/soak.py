@@ -128,7 +128,8 @@ class Scale(Struct, frozen=True, kw_only=True):
 
 SCALES = {
     Size.QUICK: Scale(seconds=3.0, rate=2000, up=1.2, down=0.4, batch=50, is_long=False),
-    Size.FULL: Scale(seconds=120.0, rate=2000, up=20.0, down=3.0, batch=100, is_long=True),
+    # Half of what such a network carries: a backlog that never goes would look like a leak.
+    Size.FULL: Scale(seconds=120.0, rate=1000, up=20.0, down=3.0, batch=100, is_long=True),
 }
 
 
