@@ -169,6 +169,8 @@ def rows(size: Size) -> Iterator[Row]:
         with warnings.catch_warnings():
             # What Python says of a coroutine that an interruption kept from being awaited is true.
             warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+            # And what the batcher says of a close that was interrupted before its first step.
+            warnings.filterwarnings("ignore", "a Batcher was not closed, with 0 events", ResourceWarning)
             for place, came, wrong in everywhere(every):
                 runs += 1
                 fates += came
