@@ -205,15 +205,12 @@ class Engine:
 
     def _settle(self, attempt: Attempt, fate: Fate, reason: DropReason | None = None) -> None:
         if reason is not None:
-            self._give_up(Piece.of(attempt), reason)
+            self._search.give_up(Piece.of(attempt), reason)
         else:
             self._intake.settle(attempt.batch.fragments, fate)
         if fate is Fate.DELIVERED:
             self._search.accepted(attempt)
         self._search.advance(attempt)
-
-    def _give_up(self, piece: Piece, reason: DropReason) -> None:
-        self._intake.give_up(*piece.by_arrival(), reason)
 
     # The end of a run.
 
@@ -233,9 +230,9 @@ class Engine:
         waiting = self._schedule.take_all()
         trials = [attempt.trial for attempt in (*self.in_flight, *waiting) if attempt.trial is not None]
         for piece in (*map(Piece.of, waiting), *(each for trial in trials for each in trial.take_all())):
-            self._give_up(piece, reason)
+            self._search.give_up(piece, reason)
         while (batch := self._intake.cut(NOW)) is not None:
-            self._give_up(Piece(fragments=batch.fragments, maybe_sent=False), reason)
+            self._search.give_up(Piece(fragments=batch.fragments, maybe_sent=False), reason)
         self.in_flight.clear()
         self._ledger.in_flight = 0
 

@@ -149,11 +149,6 @@ class Intake:
             returned = self._groups.settled(fragments[0].key, len(fragments))
             self.ledger.held_bytes -= returned  # a line of its own: a push may come during the call
 
-    def give_up(self, maybe: Sequence[Fragment], surely_not: Sequence[Fragment], reason: DropReason) -> None:
-        """Drop what surely did not arrive; what may have is unconfirmed, also if it is refused now."""
-        self.settle(maybe, Fate.UNCONFIRMED)
-        self.settle(surely_not, Fate.DROPPED, reason)
-
     def raise_barrier(self) -> Barrier:
         """Make everything queued ripe, and return a barrier that counts what becomes of all held."""
         with self._lock:

@@ -6,7 +6,7 @@ import msgspec
 
 from honeyhive_batcher.core import wire
 from honeyhive_batcher.core.intake import Intake
-from honeyhive_batcher.core.model import Attempt, Batch, DropReason
+from honeyhive_batcher.core.model import Attempt, Batch, DropReason, Fate
 from honeyhive_batcher.core.schedule import Schedule
 from honeyhive_batcher.core.trial import Piece, Trial, mended_batch
 
@@ -30,7 +30,7 @@ class Search:
             if alone is not attempt:  # the closing may be what was too large
                 self._schedule.add(alone)
             else:
-                self._give_up(Piece.of(alone), DropReason.TOO_LARGE)
+                self.give_up(Piece.of(alone), DropReason.TOO_LARGE)
                 self.advance(alone)
             return
         self._intake.limit_body(wire.body_size(attempt.batch) // 2, now)
@@ -56,13 +56,13 @@ class Search:
             return
         alone = msgspec.structs.replace(alone, trial=trial)
         if trial.refused(Piece.of(alone)):
-            self._give_up(Piece.of(alone), DropReason.REJECTED)
+            self.give_up(Piece.of(alone), DropReason.REJECTED)
         if trial.is_hopeless:
             self._is_systemic = True
             ledger = self._intake.ledger
             ledger.last_error = f"{ledger.last_error} for every event, so not for one of them"
             for piece in trial.take_all():
-                self._give_up(piece, DropReason.REJECTED)
+                self.give_up(piece, DropReason.REJECTED)
         self.advance(alone)
 
     def accepted(self, attempt: Attempt) -> None:
@@ -77,6 +77,12 @@ class Search:
         if piece is not None:
             self._schedule.add(piece.attempt(attempt, attempt.trial))
 
+    def give_up(self, piece: Piece, reason: DropReason) -> None:
+        """Drop what surely did not arrive; what may have is unconfirmed, also if it is refused now."""
+        maybe, surely_not = piece.by_arrival()
+        self._intake.settle(maybe, Fate.UNCONFIRMED)
+        self._intake.settle(surely_not, Fate.DROPPED, reason)
+
     def _without_closing(self, attempt: Attempt) -> Attempt:
         """Queue a closing that rides along again, and return the attempt without it."""
         closing, events = attempt.batch.closing, attempt.batch.events
@@ -85,6 +91,3 @@ class Search:
         closing.maybe_sent |= attempt.maybe_sent
         self._intake.put_back(closing)
         return msgspec.structs.replace(attempt, batch=Batch(key=attempt.batch.key, fragments=events))
-
-    def _give_up(self, piece: Piece, reason: DropReason) -> None:
-        self._intake.give_up(*piece.by_arrival(), reason)

@@ -63,9 +63,8 @@ def flood(
             "on_dropped": lambda ids, _reason: fates.meets(ids, _DROPPED),
             "on_unconfirmed": lambda ids: fates.meets(ids, _UNCONFIRMED),
         }
-    taken = array(
-        "q", bytes(8 * (len(fates.of) // 64 + 1))
-    )  # made before anything is measured, and no objects
+    # Made before anything is measured, and no objects: those would keep parts of the heap from being freed.
+    taken = array("q", bytes(8 * (len(fates.of) // 64 + 1)))
 
     async def main(server: peer.Peer) -> dict[str, Any]:
         batcher = Batcher(
