@@ -65,10 +65,10 @@ class Groups:
         group.charged += charged
         news = self.queued_events == 0
         if not fragment.closing:
-            size = len(fragment.data) + 1  # no call in what follows: a push may interrupt this one
+            size = len(fragment.data)  # no call in what follows: a push may interrupt this one
             self.queued_events += 1
-            self.queued_bytes += fragment.size
-            group.queued_bytes += size
+            self.queued_bytes += size
+            group.queued_bytes += size + 1
         queue = group.fragments
         queue.append(fragment)
         if queue[0] is fragment:
@@ -245,10 +245,10 @@ class Groups:
 
     def _count(self, group: Group, fragment: Fragment, sign: int) -> None:
         if not fragment.closing:
+            size = len(fragment.data)  # no call in what follows: a push may interrupt this
             self.queued_events += sign
-            self.queued_bytes += sign * fragment.size
-            size = len(fragment.data) + 1  # no call in the next line: a push may interrupt this
-            group.queued_bytes += sign * size
+            self.queued_bytes += sign * size
+            group.queued_bytes += sign * (size + 1)
 
     def _line_up(self, group: Group) -> None:
         if group.fragments:

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from honeyhive_batcher.core.fields import field_names, is_plain, struct_fields
-from honeyhive_batcher.core.model import Admission
+from honeyhive_batcher.core.model import Admission, id_in
 
 NOT_JSON = (msgspec.MsgspecError, ValueError)
 """What the decoder raises for what is not JSON. Before msgspec 0.20 its errors are no ValueError."""
@@ -35,6 +35,12 @@ _ABSENT = object()
 _SLACK = 64  # the encoder wants a little more room than it fills; 19 bytes were the most seen
 _FIRST_GUESS = 4096
 _BRACE = ord("{")
+_ID_LENGTH = 36
+_APPENDED = -_ID_LENGTH - 2
+"""Where an id of our own begins: it is the last member."""
+_NEAR = 256
+"""How far from its beginning an event is searched for the id that the application gave it. CPython has the
+integers up to here once for all."""
 _NONFINITE = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]", re.DOTALL)
 # In msgpack, a float whose exponent is all ones: NaN or an infinity. UTF-8 text cannot hold it.
 
@@ -43,8 +49,14 @@ class Encoded(Struct, frozen=True, gc=False):
     """An event's bytes. Positional on purpose: one is made per push."""
 
     data: bytes
-    event_id: str
+    name: int | str
+    """The event's id, or where it begins in `data`: see `Fragment.name`."""
     repairs: int
+
+    @property
+    def event_id(self) -> str:
+        """The event's id."""
+        return id_in(self.data, self.name)
 
     def __repr__(self) -> str:
         return f"<Encoded: {len(self.data)} bytes>"
@@ -165,8 +177,8 @@ class EventEncoder:
         bit = 1
         if isinstance(event, dict):
             event_id = event.get("event_id", _ABSENT)
-            for name in self._names:
-                if name not in event:
+            for field in self._names:
+                if field not in event:
                     mask |= bit
                 bit <<= 1
             nulls = event.get("error", UNSET) is None
@@ -176,8 +188,8 @@ class EventEncoder:
             event_id = getattr(event, "event_id", UNSET)
             if event_id is UNSET:
                 event_id = _ABSENT
-            for name in self._names:
-                if getattr(event, name, UNSET) is UNSET:
+            for field in self._names:
+                if getattr(event, field, UNSET) is UNSET:
                     mask |= bit
                 bit <<= 1
             nulls = getattr(event, "error", UNSET) is None
@@ -187,11 +199,15 @@ class EventEncoder:
             return _not_an_event(event)
         filling = self._fillings[mask]
         ending = b"}"
+        name: int | str
         if event_id is _ABSENT:
             event_id = self._new_id()
             ending = b',"event_id":"%b"}' % event_id.encode()
+            name = _APPENDED if len(event_id) == _ID_LENGTH else event_id
         elif type(event_id) is not str or not event_id.isprintable() or not event_id:
             return self._encode_with_odd_id(event, event_id)
+        else:
+            name = event_id
 
         repairs = 0
         max_bytes = self._max_bytes - len(filling) - len(ending) + 1
@@ -205,6 +221,9 @@ class EventEncoder:
             data, repairs = self._repair(event, max_bytes)
         if data is None:
             return _too_large(self._max_bytes)
+        if name is event_id and b'"' not in (text := event_id.encode()):
+            place = data.find(b'"%b"' % text, 0, _NEAR + len(text))
+            name = place + 1 if place >= 0 else name
         if data[0] != _BRACE:
             return _not_an_event(event)
         size = len(data)
@@ -214,7 +233,7 @@ class EventEncoder:
         # the event would settle there, and leave a hole before it that is too small for the next buffer: the
         # queue would take twice its bytes.
         encoded = b"".join((memoryview(data)[:-1], filling, ending))
-        return Encoded(encoded if size > 2 else encoded.replace(b"{,", b"{", 1), event_id, repairs)
+        return Encoded(encoded if size > 2 else encoded.replace(b"{,", b"{", 1), name, repairs)
 
     def _encode_with_odd_id(self, event: Any, event_id: object) -> Encoded | Refusal:
         """Encode with a usable id in place of one that is not a plain string; a null is as good as none."""
@@ -229,7 +248,7 @@ class EventEncoder:
             is_lost = event_id is not None and event_id is not UNSET
         encoded = self.encode(fields)
         if isinstance(encoded, Encoded) and is_lost:
-            return Encoded(encoded.data, encoded.event_id, encoded.repairs + 1)
+            return Encoded(encoded.data, encoded.name, encoded.repairs + 1)
         return encoded
 
 

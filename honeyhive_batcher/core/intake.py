@@ -23,12 +23,16 @@ from honeyhive_batcher.core.model import (
     SESSIONLESS,
     Admission,
     Batch,
+    Closing,
     DropReason,
     Fate,
     Fragment,
     GroupKey,
     Settlement,
 )
+
+_SAME_INSTANT = 0.001
+"""Seconds in which all that is accepted counts as accepted at once: a number for each would cost 32 bytes."""
 
 
 def _nobody() -> None:
@@ -60,6 +64,7 @@ class Intake:
         self.wake: Callable[[], None] = _nobody
         """Called when an admission, or a loss, is a reason to act earlier than planned."""
         self._owes_a_wake = False  # whether the last such call failed
+        self._instant = float("-inf")  # of the last admission: one object for all that share it
 
     def admit(
         self, encoded: Encoded, key: GroupKey, now: float, *, closing: bytes = b"", wait: bool = False
@@ -87,7 +92,8 @@ class Intake:
                 if is_too_large:
                     return self._refused(Admission.TOO_LARGE)
                 news = self._owes_a_wake
-                fragment, seq = None, self.ledger.accept(charge)
+                fragment: Fragment | None = None
+                seq = self.ledger.accept(charge)
                 if not seq and not interrupts and self._made_room(key, size):
                     news |= self.is_told or len(self.ledger.settlements) == 1  # somebody is to be told
                     self.is_told = False
@@ -96,7 +102,13 @@ class Intake:
                 if not seq:
                     return Admission.QUEUE_FULL if wait else self._refused(Admission.QUEUE_FULL)
                 try:  # no call before this line: a Ctrl-C may come with any
-                    fragment = Fragment(encoded.data, encoded.event_id, key, seq, now, size, closing)
+                    if not 0.0 <= now - self._instant < _SAME_INSTANT:
+                        self._instant = now
+                    at = self._instant
+                    if closing:
+                        fragment = Closing(encoded.data, encoded.name, key, seq, at, closing=closing)
+                    else:
+                        fragment = Fragment(encoded.data, encoded.name, key, seq, at)
                     news |= self._groups.add(fragment, charge - size)
                 except BaseException:  # no memory, too near the recursion limit, a Ctrl-C
                     if fragment is not None and self._groups.finish(fragment):

@@ -177,10 +177,9 @@ class Ledger:
                 raise InternalError(f"event {fragment.event_id} was settled twice")
         if reason is not None and reason not in self.dropped:
             self.dropped[reason] = 0
-        size = 0
+        size = sum([fragment.size for fragment in fragments])
         for fragment in fragments:
             fragment.settled = True
-            size += fragment.size
         events = len(fragments)
         self.held_events -= events
         self.held_bytes -= size

@@ -5,7 +5,7 @@ event → Fragment → Batch → Attempt → Request → Reply (Response | Failu
 
 import enum
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias, final
 
 from msgspec import Struct
 
@@ -54,29 +54,76 @@ SESSIONLESS = GroupKey(session_id="", properties=b"")
 """The one group of all events without a session."""
 
 
+def id_in(data: bytes, name: int | str) -> str:
+    """Return the id of an event whose JSON is `data`; see `Fragment.name`."""
+    if isinstance(name, str):
+        return name
+    return data[name : data.index(b'"', name)].decode()  # a negative place counts from the end
+
+
 class Fragment(Struct, eq=False, gc=False):
     """One accepted event, encoded. Positional on purpose: one is made per push.
 
-    Invariant: everything but the last two stays as it was made; only the ledger sets `settled`.
+    It is small on purpose, too. What waits fills the small-object arenas of CPython, and an arena is
+    given back only when nothing at all in it is in use: with three more objects an event, a queue that
+    had been full once would keep a tenth of its size for ever. So an id is not kept beside the bytes
+    that hold it, nor a size beside what has it.
+
+    Invariant: everything but the last stays as it was made; only the ledger sets `settled`.
     """
 
     data: bytes
     """The event's JSON; for a closing, the body of the session's update."""
-    event_id: str
+    name: int | str
+    """Where the text of the event's id begins in `data`, or the id itself where that is not so plain."""
     key: GroupKey
     seq: int
     """Position in the order of admission, from 1."""
     accepted_at: float
-    size: int
-    """Bytes charged to the queue's bound until settled."""
-    closing: bytes = b""
-    """Not empty for a session's closing: the final `session_properties`, encoded."""
     settled: bool = False
-    maybe_sent: bool = False
-    """A closing that may have arrived with the batch it rode with, and was queued again."""
+
+    closing: ClassVar[bytes] = b""
+    """Not empty for a session's closing: the final `session_properties`, encoded."""
+    maybe_sent: ClassVar[bool] = False
+
+    @property
+    def event_id(self) -> str:
+        """The event's id; for a closing, the session's."""
+        return id_in(self.data, self.name)
+
+    @property
+    def size(self) -> int:
+        """Bytes charged to the queue's bound until settled."""
+        return len(self.data)
 
     def __repr__(self) -> str:
         return f"<Fragment {self.seq}: {len(self.data)} bytes{', settled' * self.settled}>"
+
+
+@final
+class Closing(Fragment, eq=False, gc=False):
+    """The end of a session."""
+
+    closing: bytes = b""  # type: ignore[misc]  # not in every fragment, see there
+    maybe_sent: bool = False  # type: ignore[misc]
+    """It may have arrived with the batch that it rode with, and was queued again."""
+
+    @property
+    def size(self) -> int:
+        """Bytes charged to the queue's bound until settled."""
+        return len(self.data) + len(self.closing)
+
+
+@final
+class Mended(Fragment, eq=False, gc=False):
+    """An event whose bytes were changed after they were charged."""
+
+    charged: int = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes charged to the queue's bound until settled."""
+        return self.charged
 
 
 class Trigger(enum.StrEnum):
@@ -107,9 +154,10 @@ class Batch(Struct, frozen=True, eq=False, kw_only=True):
         return self.fragments[:-1] if self.fragments[-1].closing else self.fragments
 
     @property
-    def closing(self) -> Fragment | None:
+    def closing(self) -> Closing | None:
         """The session's closing that rides along, if any."""
-        return self.fragments[-1] if self.fragments[-1].closing else None
+        last = self.fragments[-1]
+        return last if isinstance(last, Closing) else None
 
 
 class Request(Struct, frozen=True, eq=False, kw_only=True):

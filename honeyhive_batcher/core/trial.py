@@ -9,10 +9,9 @@ takes events at all takes one of them, so that many bad events do not look like 
 import math
 from typing import final
 
-import msgspec
 from msgspec import Struct
 
-from honeyhive_batcher.core.model import Attempt, Batch, Fragment
+from honeyhive_batcher.core.model import Attempt, Batch, Fragment, Mended
 from honeyhive_batcher.core.repair import mend
 
 _WHEN_SYSTEMIC = 3
@@ -128,7 +127,14 @@ def mended_batch(batch: Batch) -> Batch | None:
     for fragment in batch.events:
         data = mend(fragment.data)
         if data is not None and data != fragment.data:  # else it would be sent again for ever
-            mended[fragment] = msgspec.structs.replace(fragment, data=data)
+            mended[fragment] = Mended(
+                data,
+                fragment.event_id,
+                fragment.key,
+                fragment.seq,
+                fragment.accepted_at,
+                charged=fragment.size,
+            )
     if not mended:
         return None
     return Batch(key=batch.key, fragments=tuple(mended.get(each, each) for each in batch.fragments))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from honeyhive_batcher.config import BatchLimits
 from honeyhive_batcher.core import batching
 from honeyhive_batcher.core.batching import Groups
-from honeyhive_batcher.core.model import SESSIONLESS, Batch, Fragment, GroupKey, Trigger
+from honeyhive_batcher.core.model import SESSIONLESS, Batch, Closing, Fragment, GroupKey, Trigger
 from honeyhive_batcher.core.wire import build_request
 
 NOW = float("-inf")
@@ -27,13 +27,13 @@ class Queue:
 
     def add(self, key: GroupKey = SESSIONLESS, *, at: float = 0.0, data: bytes = b"{}") -> Fragment:
         self.seq += 1
-        fragment = Fragment(data, f"e{self.seq}", key, self.seq, at, len(data))
+        fragment = Fragment(data, f"e{self.seq}", key, self.seq, at)
         self.news = self.groups.add(fragment)
         return fragment
 
     def close(self, key: GroupKey, *, at: float = 0.0, closing: bytes = b"{}") -> Fragment:
         self.seq += 1
-        fragment = Fragment(b"{}", key.session_id, key, self.seq, at, 2 + len(closing), closing)
+        fragment = Closing(b"{}", key.session_id, key, self.seq, at, closing=closing)
         self.news = self.groups.add(fragment)
         return fragment
 
@@ -122,7 +122,7 @@ def test_a_group_of_so_many_events_is_ripe(events: int, ripe: bool) -> None:
 @pytest.mark.parametrize("key", [SESSIONLESS, session()], ids=["sessionless", "session"])
 @pytest.mark.parametrize(("more", "ripe"), [(-1, False), (0, True), (1, True)])
 def test_a_group_of_so_many_bytes_is_ripe(key: GroupKey, more: int, ripe: bool) -> None:
-    empty = len(body_of(Batch(key=key, fragments=(Fragment(b"", "", key, 1, 0.0, 0),))))
+    empty = len(body_of(Batch(key=key, fragments=(Fragment(b"", "", key, 1, 0.0),))))
     queue = Queue(size=2000)
     queue.add(key, data=b"x" * 900)
     queue.add(key, data=b"x" * (2000 - empty - 901 + more))
@@ -132,7 +132,7 @@ def test_a_group_of_so_many_bytes_is_ripe(key: GroupKey, more: int, ripe: bool) 
 @pytest.mark.parametrize("key", [SESSIONLESS, session()], ids=["sessionless", "session"])
 @pytest.mark.parametrize(("more", "events"), [(-1, 3), (0, 3), (1, 2)])
 def test_a_body_is_filled_to_the_byte(key: GroupKey, more: int, events: int) -> None:
-    empty = len(body_of(Batch(key=key, fragments=(Fragment(b"", "", key, 1, 0.0, 0),))))
+    empty = len(body_of(Batch(key=key, fragments=(Fragment(b"", "", key, 1, 0.0),))))
     queue = Queue(size=3000)
     for _ in range(2):
         queue.add(key, data=b"x" * 900)
@@ -625,7 +625,7 @@ def test_a_group_that_is_full_again_and_again_stands_in_line_once() -> None:
 def test_a_group_tells_what_it_was_charged_when_it_vanishes() -> None:
     queue = Queue()
     key = session()
-    fragment = Fragment(b"{}", "e", key, 1, 0.0, 2)
+    fragment = Fragment(b"{}", "e", key, 1, 0.0)
     queue.groups.add(fragment, 18)
     queue.groups.flush_through = 1
     batch = queue.cut()

@@ -382,6 +382,21 @@ def test_an_event_keeps_the_id_it_brings(event_id: str) -> None:
     assert json.loads(encoded.data) == {"event_id": event_id}
 
 
+PRINTABLE = st.text(min_size=1, max_size=50).filter(str.isprintable)
+
+
+@given(event_id=PRINTABLE, before=st.dictionaries(PRINTABLE, PRINTABLE, max_size=8))
+def test_an_id_is_read_back_from_wherever_it_stands(event_id: str, before: dict[str, str]) -> None:
+    before.pop("event_id", None)
+    for event in ({**before, "event_id": event_id}, {"event_id": event_id, **before}):
+        assert encode(event).event_id == event_id
+
+
+def test_no_text_of_its_own_is_kept_for_an_id_near_the_beginning_nor_for_one_of_ours() -> None:
+    near, far = {"model": "m", "event_id": NEW_ID}, {"text": "x" * 250, "event_id": NEW_ID}
+    assert [encode(event).name for event in (near, far, {"model": "m"})] == [25, NEW_ID, -38]
+
+
 @pytest.mark.parametrize(
     ("event_id", "kept"),
     [

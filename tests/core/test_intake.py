@@ -48,6 +48,19 @@ def adds_up(now: Statistics) -> bool:
     )
 
 
+def test_what_comes_within_a_millisecond_is_accepted_at_one_instant() -> None:
+    queue = intake()
+    times = [5.0, 5.0005, 5.000999, 5.001, 5.0015, 7.0, 6.0]  # a clock that runs backwards does no harm
+    for at in times:
+        queue.admit(encoded(), SESSIONLESS, at)
+    queue.raise_barrier()
+    batch = queue.cut(7.0)
+    assert batch is not None
+    instants = [fragment.accepted_at for fragment in batch.fragments]
+    assert instants == [5.0, 5.0, 5.0, 5.001, 5.001, 7.0, 6.0]
+    assert len({id(instant) for instant in instants}) == 4
+
+
 def settle_all(queue: Intake) -> list[str]:
     """Deliver everything that is queued; return the ids in the order in which they left."""
     queue.raise_barrier()

@@ -21,7 +21,7 @@ def ledger(max_events: int = 10, max_bytes: int = 100) -> Ledger:
 def accepted(book: Ledger, size: int = 10) -> Fragment:
     seq = book.accept(size)
     assert seq
-    return Fragment(b"", f"e{seq}", SESSIONLESS, seq, 0.0, size)
+    return Fragment(b"x" * size, f"e{seq}", SESSIONLESS, seq, 0.0)
 
 
 def adds_up(now: Statistics) -> bool:
@@ -317,7 +317,7 @@ def test_the_numbers_add_up_after_every_step(steps: list[tuple[str, int, Fate]])
             offered += 1
             seq = book.accept(number) if step == "accept" else 0
             if seq:
-                held.append(Fragment(b"", f"e{seq}", SESSIONLESS, seq, 0.0, number))
+                held.append(Fragment(b"x" * number, f"e{seq}", SESSIONLESS, seq, 0.0))
             else:
                 book.refuse(Admission.QUEUE_FULL)
         now = book.statistics()

@@ -9,6 +9,7 @@ from honeyhive_batcher.core.model import (
     Admission,
     Attempt,
     Batch,
+    Closing,
     DropReason,
     Endpoint,
     Fate,
@@ -25,7 +26,7 @@ CONTENT = b'{"content":"secret"}'
 
 def test_what_holds_content_shows_its_size_and_nothing_of_it() -> None:
     key = GroupKey(session_id="s", properties=CONTENT)
-    fragment = Fragment(CONTENT, "id", key, 1, 0.0, 20, closing=CONTENT, settled=True)
+    fragment = Closing(CONTENT, "id", key, 1, 0.0, settled=True, closing=CONTENT)
     shown = {
         repr(Encoded(CONTENT, "id", 0)): "<Encoded: 20 bytes>",
         repr(key): "<GroupKey s: 20 bytes>",
@@ -48,11 +49,11 @@ def test_a_name_is_written_in_the_statistics_as_it_is_in_the_program(kind: type[
 def test_two_that_hold_the_same_are_two() -> None:
     """A session, an event and an attempt are what they are, whatever another one holds."""
     key = GroupKey(session_id="s", properties=CONTENT)
-    fragment = Fragment(CONTENT, "id", key, 1, 0.0, 20)
+    fragment = Fragment(CONTENT, "id", key, 1, 0.0)
     batch = Batch(key=key, fragments=(fragment,))
     everything = {
         *(GroupKey(session_id="s", properties=CONTENT) for _ in range(2)),
-        *(Fragment(CONTENT, "id", key, 1, 0.0, 20) for _ in range(2)),
+        *(Fragment(CONTENT, "id", key, 1, 0.0) for _ in range(2)),
         *(Batch(key=key, fragments=(fragment,)) for _ in range(2)),
         *(Request(method="POST", path="/p", body=CONTENT, max_reply_bytes=1) for _ in range(2)),
         *(Attempt(batch=batch) for _ in range(2)),

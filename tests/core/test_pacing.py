@@ -14,7 +14,7 @@ def pacing(max_in_flight: int = 16) -> Pacing:
 
 
 def succeed(paced: Pacing, in_flight: int, *, now: float = 100.0, left: int = 1) -> None:
-    fragment = Fragment(b"{}", "a", SESSIONLESS, 1, 0.0, 2)
+    fragment = Fragment(b"{}", "a", SESSIONLESS, 1, 0.0)
     batch = Batch(key=SESSIONLESS, fragments=(fragment,))
     paced.succeeded(batch, now, now, in_flight=in_flight, left=left, accepted=0)
 
@@ -192,7 +192,7 @@ def test_a_backlog_leaves_by_and_by_unless_a_flush_asks_for_it() -> None:
         fail(paced, at)
     succeed(paced, 1, now=29.0, left=1001)
     first = paced.opens_at(0)
-    paced.begun(Batch(key=SESSIONLESS, fragments=(Fragment(b"{}", "a", SESSIONLESS, 1, 0.0, 2),)), 0)
+    paced.begun(Batch(key=SESSIONLESS, fragments=(Fragment(b"{}", "a", SESSIONLESS, 1, 0.0),)), 0)
     assert paced.opens_at(0) > first > 29.0
     paced.hurry()
     assert paced.opens_at(0) <= 29.0

@@ -11,7 +11,7 @@ from honeyhive_batcher.core.model import SESSIONLESS, Attempt, Batch, Fragment
 from honeyhive_batcher.core.retry import Budget, held_again, is_alone_in_being_held, next_attempt
 
 LIMITS = RetryLimits(max_retries=3, max_elapsed=100.0, backoff_base=1.0, backoff_max=10.0)
-BATCH = Batch(key=SESSIONLESS, fragments=(Fragment(b"{}", "a", SESSIONLESS, 1, 0.0, 2),))
+BATCH = Batch(key=SESSIONLESS, fragments=(Fragment(b"{}", "a", SESSIONLESS, 1, 0.0),))
 NEVER = float("-inf")
 
 

@@ -8,7 +8,7 @@ from honeyhive_batcher.core.schedule import NOW, Schedule
 
 
 def attempt(due_at: float = 0.0) -> Attempt:
-    fragment = Fragment(b"{}", "a", SESSIONLESS, 1, 0.0, 2)
+    fragment = Fragment(b"{}", "a", SESSIONLESS, 1, 0.0)
     return Attempt(batch=Batch(key=SESSIONLESS, fragments=(fragment,)), due_at=due_at)
 
 

@@ -11,7 +11,7 @@ from honeyhive_batcher.core.trial import Piece, Trial
 
 
 def fragments(count: int) -> tuple[Fragment, ...]:
-    return tuple(Fragment(b"{}", f"e{number}", SESSIONLESS, number, 0.0, 2) for number in range(count))
+    return tuple(Fragment(b"{}", f"e{number}", SESSIONLESS, number, 0.0) for number in range(count))
 
 
 def whole(count: int) -> Piece:

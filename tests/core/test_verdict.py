@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from honeyhive_batcher.core.model import SESSIONLESS, Batch, Failure, Fragment, GroupKey, Response
+from honeyhive_batcher.core.model import SESSIONLESS, Batch, Closing, Failure, Fragment, GroupKey, Response
 from honeyhive_batcher.core.verdict import (
     Ambiguous,
     Delivered,
@@ -24,7 +24,9 @@ SESSION = GroupKey(session_id="s", properties=b"{}")
 
 
 def fragment(event_id: str, key: GroupKey = SESSIONLESS, closing: bytes = b"") -> Fragment:
-    return Fragment(b"{}", event_id, key, 1, 0.0, 2, closing)
+    if closing:
+        return Closing(b"{}", event_id, key, 1, 0.0, closing=closing)
+    return Fragment(b"{}", event_id, key, 1, 0.0)
 
 
 def batch(*event_ids: str) -> Batch:

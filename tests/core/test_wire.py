@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from honeyhive_batcher.core.model import SESSIONLESS, Batch, Fragment, GroupKey
+from honeyhive_batcher.core.model import SESSIONLESS, Batch, Closing, Fragment, GroupKey
 from honeyhive_batcher.core.wire import (
     MAX_RETRY_AFTER,
     ReplyFacts,
@@ -25,7 +25,9 @@ WALL = 784111777.0  # Sun, 06 Nov 1994 08:49:37 GMT, the example of RFC 9110
 
 
 def fragment(data: bytes, key: GroupKey = SESSIONLESS, closing: bytes = b"") -> Fragment:
-    return Fragment(data, "e", key, 1, 0.0, len(data), closing)
+    if closing:
+        return Closing(data, "e", key, 1, 0.0, closing=closing)
+    return Fragment(data, "e", key, 1, 0.0)
 
 
 def batch(key: GroupKey, *fragments: Fragment) -> Batch:

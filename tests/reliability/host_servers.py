@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -41,10 +42,13 @@ class Server:
         self._numbers = itertools.count()
         self._is_over = threading.Event()
         self._hanging = http.client.HTTPConnection("127.0.0.1", self.port)
+        # No pipe: nobody reads while the load lasts, and a server that logs every request would fill it
+        # and stand still.
+        self._output = tempfile.TemporaryFile("a+")  # noqa: SIM115 - until the end of the load
         self._process = subprocess.Popen(
             [sys.executable, "-m", *(part.format(port=self.port) for part in command)],
             env=environment(hive, **variables),
-            stdout=subprocess.PIPE,
+            stdout=self._output,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,  # a group of its own, all of which a Ctrl-C goes to
@@ -59,10 +63,11 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self._is_over.set()
         self._process.kill()
-        self._process.communicate()
+        self._process.wait()
         for client in self._clients:
             client.join()
         self._hanging.close()
+        self._output.close()
 
     def _ask(self) -> None:
         """Ask one question after another, over one connection as long as it lasts."""
@@ -87,8 +92,7 @@ class Server:
         deadline = time.monotonic() + 60 + answers / 20
         while len(self.answered) < answers or len(self.workers) < workers:
             if time.monotonic() > deadline or self._process.poll() is not None:
-                self._process.kill()
-                raise RuntimeError(f"the server does not answer: {self._process.communicate()[0]}")
+                raise RuntimeError(f"the server does not answer: {self._printed()}")
             time.sleep(0.01)
 
     def hang(self) -> None:
@@ -109,11 +113,15 @@ class Server:
                     os.killpg(self._process.pid, what)
             else:
                 self._process.send_signal(what)
-        output, _ = self._process.communicate(timeout=60)
+        self._process.wait(timeout=60)
         self._is_over.set()
         for client in self._clients:
             client.join()
-        return output
+        return self._printed()
+
+    def _printed(self) -> str:
+        self._output.seek(0)
+        return self._output.read()
 
     def row(self, what: str, output: str) -> Row:
         """Return how many of the events of answered requests arrived."""

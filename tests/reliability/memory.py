@@ -47,7 +47,14 @@ class _Fates:
 
 
 def flood(
-    *, events: int, rate: int, overflow: Overflow, bound: int, request_timeout: float, is_watched: bool
+    *,
+    events: int,
+    rate: int,
+    overflow: Overflow,
+    bound: int,
+    request_timeout: float,
+    rest: float,
+    is_watched: bool,
 ) -> dict[str, Any]:
     """Push `rate` events a second at a black hole, and let it become a server; fill the queue once more in
     the same way. In a process of its own.
@@ -88,6 +95,8 @@ def flood(
             peak = await push(batcher, warm_up, events)
             held = batcher.statistics().held
             await drain(batcher, server)
+            await asyncio.sleep(rest)  # connections that stood idle go
+            gc.collect()
             after, used_after = resident(), in_use()
             after_trimmed = resident_trimmed()
             server.become("black hole")
@@ -160,6 +169,7 @@ def _flood_rows(size: Size, overflow: Overflow, *, is_watched: bool) -> Iterator
         overflow=overflow,
         bound=bound,
         request_timeout=30.0 if full else 0.5,
+        rest=10.0 if full else 0.0,
         is_watched=is_watched,
     )
     figures = report.value
