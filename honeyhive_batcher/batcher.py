@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Self, Unpack, final
 
 from honeyhive_batcher.config import Config
-from honeyhive_batcher.core.encoding import Encoded, EventEncoder, Refusal
+from honeyhive_batcher.core.encoding import EventEncoder, Refusal
 from honeyhive_batcher.core.ledger import Statistics
-from honeyhive_batcher.core.model import SESSIONLESS, Admission
+from honeyhive_batcher.core.model import SESSIONLESS, Admission, Fragment
 from honeyhive_batcher.core.repair import repair
 from honeyhive_batcher.errors import ClosedError, EncodeError
 from honeyhive_batcher.events import SessionProperties
@@ -23,7 +23,11 @@ from honeyhive_batcher.session import Session, Sessions, bound_session, current
 from honeyhive_batcher.settings import Settings
 
 _PUTS_PER_TURN = 64
-_STRANGE = Admission.NOT_AN_EVENT  # looked up here: in CPython 3.11 that is a call, see `push`
+# Looked up here: in CPython 3.11 that is a call, see `push`.
+_STRANGE = Admission.NOT_AN_EVENT
+_FILTERED = Admission.FILTERED
+_FULL = Admission.QUEUE_FULL
+_ACCEPTED = Admission.ACCEPTED
 
 
 @final
@@ -89,7 +93,7 @@ class Batcher:
         self._encoder = EventEncoder(
             max_event_bytes=config.batch.max_event_bytes,
             defaults={name: getattr(defaults, name) for name in ("project", "source", "event_name")},
-            new_id=seams.new_id,
+            ids=seams.ids,
             repair=repair,
         )
         self._puts = 0
@@ -98,7 +102,7 @@ class Batcher:
             self._intake,
             defaults,
             max_bytes=config.batch.max_batch_bytes // 2,
-            new_id=seams.new_id,
+            ids=seams.ids,
             clock=seams.clock,
         )
         at_fork(self)
@@ -127,12 +131,14 @@ class Batcher:
         try:
             if self._before_send is not None:
                 event = self._look_at(event)
-            encoded = self._encode(event)
-            if not isinstance(encoded, Encoded):
-                return self._refuse(encoded)
-            if session is None and not current.get():  # the usual case, kept short
-                return self._intake.admit(encoded, SESSIONLESS, self._clock())
-            return self._admit(encoded, session or bound_session(self._sessions, event), wait=False)
+            # The usual cases, kept short.
+            is_usual = self._intake.is_open and event is not _FILTERED
+            fragment = self._encoder.encode(event) if is_usual else self._encode(event)
+            if not isinstance(fragment, Fragment):
+                return self._refuse(fragment)
+            if session is None and not current.get():
+                return self._intake.admit(fragment, SESSIONLESS, self._clock())
+            return self._admit(fragment, session or bound_session(self._sessions, event), wait=False)
         except (Exception, asyncio.CancelledError):  # promise 1, whatever a strange event's methods do
             try:
                 return self._intake.refuse(_STRANGE)
@@ -161,25 +167,33 @@ class Batcher:
         try:
             if self._before_send is not None:
                 event = self._look_at(event)
-            encoded = self._encode(event)
-            if isinstance(encoded, Encoded):
-                session = session or bound_session(self._sessions, event)
-                admission = Admission.QUEUE_FULL
-                if self._lifecycle.room.is_empty:  # nobody overtakes those who wait already
-                    admission = self._admit(encoded, session, wait=True)
+            fragment = self._encode(event)
+            if not isinstance(fragment, Fragment):
+                admission = self._refuse(fragment)
             else:
-                admission = self._refuse(encoded)
+                session = session or bound_session(self._sessions, event)
+                admission = _FULL
+                if self._lifecycle.room.is_empty:  # nobody overtakes those who wait already
+                    admission = self._admit(fragment, session, wait=True)
         except (Exception, asyncio.CancelledError) as error:  # as in `push`: it is none of the caller's
             self._intake.refuse(Admission.NOT_AN_EVENT)
             raise EncodeError(f"the event raised {type(error).__name__} when it was read") from None
-        if admission is Admission.QUEUE_FULL and isinstance(encoded, Encoded):
-            admission = await self._put_later(encoded, session, timeout)
+        if admission is _FULL and isinstance(fragment, Fragment):
+            try:
+                admission = await self._lifecycle.wait_for_room(
+                    lambda: self._admit(fragment, session, wait=True), timeout
+                )
+            except (TimeoutError, asyncio.CancelledError):
+                self._intake.refuse(_FULL)
+                raise
+        if admission is _ACCEPTED:
+            return admission  # the usual case, kept short
         match admission:
             case Admission.CLOSED:
                 raise ClosedError("the batcher is closed: start it again to go on")
             case Admission.NOT_AN_EVENT | Admission.TOO_LARGE:
                 message = "the encoded event does not fit into a request, or not into the queue"
-                raise EncodeError(encoded.message if isinstance(encoded, Refusal) else message)
+                raise EncodeError(fragment.message if isinstance(fragment, Refusal) else message)
             case _:
                 return admission
 
@@ -255,10 +269,10 @@ class Batcher:
 
     # What the verbs are made of.
 
-    def _encode(self, event: Any) -> Encoded | Refusal | Admission:
+    def _encode(self, event: Any) -> Fragment | Refusal | Admission:
         if not self._intake.is_open:
             return Admission.CLOSED
-        return event if event is Admission.FILTERED else self._encoder.encode(event)
+        return _FILTERED if event is _FILTERED else self._encoder.encode(event)
 
     def _look_at(self, event: Any) -> Any:
         """Return what `before_send` makes of an event, FILTERED when it keeps it."""
@@ -271,30 +285,19 @@ class Batcher:
         # callback's own, because nothing is awaited here.
         except (Exception, asyncio.CancelledError):
             self._intake.ledger.callback_errors += 1
-            return Admission.FILTERED
-        return Admission.FILTERED if event is None else event
+            return _FILTERED
+        return _FILTERED if event is None else event
 
-    def _refuse(self, encoded: Refusal | Admission) -> Admission:
-        admission = encoded.admission if isinstance(encoded, Refusal) else encoded
+    def _refuse(self, answer: Refusal | Admission) -> Admission:
+        admission = answer.admission if isinstance(answer, Refusal) else answer
         if admission is Admission.CLOSED and not self._has_warned_closed:
             self._has_warned_closed = True
-            say(
-                logging.WARNING, "an event was pushed after the batcher was closed; it is refused and counted"
-            )
+            say(logging.WARNING, "an event was pushed after the batcher was closed: refused and counted")
         return self._intake.refuse(admission)
 
-    def _admit(self, encoded: Encoded, session: Session | None, *, wait: bool) -> Admission:
+    def _admit(self, fragment: Fragment, session: Session | None, *, wait: bool) -> Admission:
         key = SESSIONLESS if session is None else session.key
-        admission = self._intake.admit(encoded, key, self._clock(), wait=wait)
-        if admission and session is not None:
+        admission = self._intake.admit(fragment, key, self._clock(), wait=wait)
+        if session is not None and admission:
             session.taken_by = self._intake
         return admission
-
-    async def _put_later(self, encoded: Encoded, session: Session | None, timeout: float | None) -> Admission:
-        try:
-            return await self._lifecycle.wait_for_room(
-                lambda: self._admit(encoded, session, wait=True), timeout
-            )
-        except (TimeoutError, asyncio.CancelledError):
-            self._intake.refuse(Admission.QUEUE_FULL)
-            raise

@@ -3,7 +3,7 @@
 import asyncio
 import contextvars
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self, final
 
@@ -11,10 +11,9 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from honeyhive_batcher.config import Defaults
-from honeyhive_batcher.core.encoding import Encoded
 from honeyhive_batcher.core.fields import struct_fields
 from honeyhive_batcher.core.intake import Intake
-from honeyhive_batcher.core.model import Clock, GroupKey
+from honeyhive_batcher.core.model import Clock, Closing, GroupKey, Ids
 from honeyhive_batcher.core.repair import encode_anyway, mend
 from honeyhive_batcher.events import SessionProperties
 from honeyhive_batcher.runtime.reporter import say
@@ -106,7 +105,7 @@ class Session:
         self.key = GroupKey(session_id=self.session_id, properties=properties)
         if self.has_events:
             body = self._owner.encode({"event_id": self.session_id, **closing})
-            self._owner.end(key, Encoded(body, self.session_id, 0), properties)
+            self._owner.end(Closing(body, self.session_id, key, closing=properties))
 
     def __repr__(self) -> str:
         return f"<Session {self.session_id} {'closed' if self._is_closed else 'open'}>"
@@ -122,14 +121,14 @@ class Sessions:
         defaults: Defaults,
         *,
         max_bytes: int,
-        new_id: Callable[[], str],
+        ids: Ids,
         clock: Clock,
     ) -> None:
         self.intake = intake
         """The queue of this process."""
         self._clock = clock
         self._max_bytes = max_bytes
-        self._new_id = new_id
+        self._ids = ids
         named = {"session_name": defaults.session_name, "source": defaults.source}
         self._defaults = {name: value for name, value in named.items() if value is not None}
 
@@ -143,7 +142,7 @@ class Sessions:
             given = {}
             self.intake.ledger.repaired += 1
         fields = {**self._defaults, **given, **more}
-        fields["session_id"] = _usable_id(fields.get("session_id")) or self._new_id()
+        fields["session_id"] = _usable_id(fields.get("session_id")) or self._ids.next().decode()
         return Session(self, fields)
 
     def encode(self, fields: Mapping[str, Any]) -> bytes:
@@ -164,14 +163,17 @@ class Sessions:
         encoded = bytes(data or b"{}")
         return mend(encoded) or encoded  # looked for at once, unlike in events: sessions are few
 
-    def end(self, key: GroupKey, update: Encoded, properties: bytes) -> None:
+    def end(self, closing: Closing) -> None:
         """Take the end of a session into the queue."""
-        self.intake.admit(update, key, self._clock(), closing=properties)
+        self.intake.admit(closing, closing.key, self._clock())
 
 
 def bound_session(owner: Sessions, event: object) -> Session | None:
     """Return the innermost session of `owner` that is bound here, unless the event names one itself."""
-    session = next((session for session in reversed(current.get()) if session.owner is owner), None)
+    bound = current.get()
+    if not bound:
+        return None  # the usual case, kept short
+    session = next((session for session in reversed(bound) if session.owner is owner), None)
     if session is None:
         return None
     try:

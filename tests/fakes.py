@@ -3,7 +3,6 @@
 import asyncio
 import enum
 import itertools
-import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
@@ -110,10 +109,22 @@ async def _behave(behaviour: Behaviour) -> None:
         await asyncio.sleep(30.0)
 
 
-def numbered_ids() -> Callable[[], str]:
-    """Return a maker of ids that are the same in every run."""
-    numbers = itertools.count(1)
-    return lambda: str(uuid.UUID(int=next(numbers)))
+NEW_ID = "6e9f4b5e-1d0c-4f3e-9a51-0d6a7b8c9d0e"
+
+
+class FixedIds:
+    """One id, for all."""
+
+    def next(self) -> bytes:
+        """Return it."""
+        return NEW_ID.encode()
+
+
+class NumberedIds:
+    """Ids that are the same in every run."""
+
+    def __init__(self) -> None:
+        self.next = map(b"00000000-0000-0000-0000-%012x".__mod__, itertools.count(1)).__next__
 
 
 def make_batcher(transport: Transport, *, jitter: float = 1.0, **settings: Any) -> Batcher:
@@ -121,7 +132,7 @@ def make_batcher(transport: Transport, *, jitter: float = 1.0, **settings: Any) 
     seams = Seams(
         clock=asyncio.get_running_loop().time,
         jitter=lambda: jitter,
-        new_id=numbered_ids(),
+        ids=NumberedIds(),
         transport=lambda _config: transport,
     )
     return Batcher(_seams=seams, **{"api_key": "hh_test", **settings})

@@ -14,6 +14,7 @@ from honeyhive_batcher.config import BatchLimits, Defaults, QueueLimits
 from honeyhive_batcher.core.intake import Intake
 from honeyhive_batcher.core.model import Fragment
 from honeyhive_batcher.session import Session, Sessions, bound_session, current
+from tests.fakes import NEW_ID, FixedIds
 
 
 class Outputs(Struct):
@@ -25,9 +26,7 @@ class Owner:
 
     def __init__(self) -> None:
         self.intake = Intake(QueueLimits(), BatchLimits())
-        self.sessions = Sessions(
-            self.intake, Defaults(), max_bytes=1000, new_id=lambda: "new-id", clock=lambda: 0.0
-        )
+        self.sessions = Sessions(self.intake, Defaults(), max_bytes=1000, ids=FixedIds(), clock=lambda: 0.0)
         self._ends: list[Fragment] = []
 
     @property
@@ -58,7 +57,7 @@ def owner() -> Owner:
 
 
 @pytest.mark.parametrize(
-    ("given", "session_id"), [({}, "new-id"), ({"session_id": "mine"}, "mine"), ({"session_id": 5}, "5")]
+    ("given", "session_id"), [({}, NEW_ID), ({"session_id": "mine"}, "mine"), ({"session_id": 5}, "5")]
 )
 def test_a_session_has_the_id_it_brings_or_a_new_one(
     owner: Owner, given: dict[str, Any], session_id: str
@@ -71,7 +70,7 @@ def test_a_session_has_the_id_it_brings_or_a_new_one(
 
 @pytest.mark.parametrize("nothing", [None, ""])
 def test_an_empty_id_is_as_good_as_none(owner: Owner, nothing: object) -> None:
-    assert owner.session(session_id=nothing).session_id == "new-id"
+    assert owner.session(session_id=nothing).session_id == NEW_ID
 
 
 def test_the_callers_properties_are_not_changed(owner: Owner) -> None:
@@ -117,9 +116,9 @@ def test_what_was_set_is_sent_when_it_ends(owner: Owner) -> None:
         "user_properties": {"e": 5},
     }
     assert end.key is key
-    assert json.loads(end.closing) == {"session_name": "n", "session_id": "new-id", **ends}
-    assert json.loads(end.data) == {"event_id": "new-id", **ends}
-    assert end.event_id == "new-id"
+    assert json.loads(end.closing) == {"session_name": "n", "session_id": NEW_ID, **ends}
+    assert json.loads(end.data) == {"event_id": NEW_ID, **ends}
+    assert end.event_id == NEW_ID
     assert session.key is not key
     assert session.key.properties == end.closing
 
@@ -195,14 +194,14 @@ def test_a_generator_may_be_closed_in_another_context(owner: Owner) -> None:
         contextvars.copy_context().run(next, generator)
         generator.close()  # type: ignore[attr-defined]
         assert current.get() == (outer,)
-    assert repr(session) == "<Session new-id closed>"
+    assert repr(session) == f"<Session {NEW_ID} closed>"
 
 
 def test_its_repr_is_one_line_of_what_is_true(owner: Owner) -> None:
     session = owner.session(metadata={"secret": 1})
-    assert repr(session) == "<Session new-id open>"
+    assert repr(session) == f"<Session {NEW_ID} open>"
     session.close()
-    assert repr(session) == "<Session new-id closed>"
+    assert repr(session) == f"<Session {NEW_ID} closed>"
 
 
 def test_a_session_that_is_entered_within_itself_is_left_as_often(owner: Owner) -> None:
@@ -234,12 +233,12 @@ def test_an_end_without_a_beginning_ends_the_session(owner: Owner) -> None:
 @pytest.mark.parametrize("properties", [5, "text", [1], Hostile(), Hostile])
 def test_properties_that_are_no_mapping_are_left_out(owner: Owner, properties: Any) -> None:
     session = owner.sessions.make(properties, {"session_name": "n"})
-    assert json.loads(session.key.properties) == {"session_name": "n", "session_id": "new-id"}
+    assert json.loads(session.key.properties) == {"session_name": "n", "session_id": NEW_ID}
     assert owner.intake.statistics().repaired == 1
 
 
 def test_an_id_that_cannot_be_read_is_as_good_as_none(owner: Owner) -> None:
-    assert owner.session(session_id=Hostile()).session_id == "new-id"
+    assert owner.session(session_id=Hostile()).session_id == NEW_ID
 
 
 def test_nothing_that_is_set_before_the_end_can_raise(owner: Owner) -> None:

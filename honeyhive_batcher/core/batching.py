@@ -32,6 +32,7 @@ class Groups:
 
     def __init__(self, limits: BatchLimits) -> None:
         self._limits = limits
+        self._max_events = limits.max_batch_events
         self.max_body_bytes = limits.max_batch_bytes
         """Largest body to cut; see `limit_body`."""
         self._grows_at = float("inf")  # when a limit that was learned is put to the test
@@ -74,8 +75,7 @@ class Groups:
         if queue[0] is fragment:
             heapq.heappush(self._oldest, (fragment.seq, group))
         if not group.stands_in_line and (
-            len(queue) >= self._limits.max_batch_events
-            or group.overhead + group.queued_bytes >= self.max_body_bytes
+            len(queue) >= self._max_events or group.overhead + group.queued_bytes >= self.max_body_bytes
         ):
             group.stands_in_line = True
             self._full.append(group)
@@ -223,18 +223,22 @@ class Groups:
     def _cut_from(self, group: Group, trigger: Trigger) -> Batch:
         queue = group.fragments
         taken: list[Fragment] = []
-        size = group.overhead
-        while queue and len(taken) < self._limits.max_batch_events and not queue[0].closing:
-            size += len(queue[0].data) + 1
+        size, queued_bytes = group.overhead, 0
+        while queue and len(taken) < self._max_events and not queue[0].closing:
+            length = len(queue[0].data)
+            size += length + 1
             if taken and size > self.max_body_bytes:
                 break
             taken.append(queue.popleft())
+            queued_bytes += length
+        events = len(taken)
         if queue and queue[0].closing:
             size += len(queue[0].closing) - len(group.key.properties)
             if not taken or size <= self.max_body_bytes:
                 taken.append(queue.popleft())
-        for fragment in taken:
-            self._count(group, fragment, -1)
+        self.queued_events -= events
+        self.queued_bytes -= queued_bytes
+        group.queued_bytes -= queued_bytes + events
         if group.key is not SESSIONLESS:
             group.away += len(taken)
         if not group.stands_in_line and queue and self._is_full(group):
@@ -262,7 +266,7 @@ class Groups:
 
     def _is_full(self, group: Group) -> bool:
         return (
-            len(group.fragments) >= self._limits.max_batch_events
+            len(group.fragments) >= self._max_events
             or group.overhead + group.queued_bytes >= self.max_body_bytes
         )
 

@@ -20,6 +20,8 @@ from honeyhive_batcher.core.model import (
     Fragment,
     Settlement,
     Trigger,
+    ids_of,
+    size_of,
 )
 from honeyhive_batcher.errors import InternalError
 
@@ -172,12 +174,12 @@ class Ledger:
         Raises:
             InternalError: One of them has a fate already; then nothing is changed.
         """
-        for fragment in fragments:
-            if fragment.settled:
-                raise InternalError(f"event {fragment.event_id} was settled twice")
+        twice = [fragment for fragment in fragments if fragment.settled]
+        if twice:
+            raise InternalError(f"event {twice[0].event_id} was settled twice")
         if reason is not None and reason not in self.dropped:
             self.dropped[reason] = 0
-        size = sum([fragment.size for fragment in fragments])
+        size = size_of(fragments)
         for fragment in fragments:
             fragment.settled = True
         events = len(fragments)
@@ -196,8 +198,7 @@ class Ledger:
         for barrier in self._barriers:
             barrier.count(fate, sum(fragment.seq <= barrier.watermark for fragment in fragments))
         if self.keep_settlements and fragments:
-            event_ids = tuple(fragment.event_id for fragment in fragments)
-            self.settlements.append(Settlement(fate=fate, reason=reason, event_ids=event_ids))
+            self.settlements.append(Settlement(fate=fate, reason=reason, event_ids=ids_of(fragments)))
             # Nobody calls back: there is no worker, or it sleeps.
             if len(self.settlements) > self._max_events:
                 self.settlements.popleft()
@@ -224,7 +225,7 @@ class Ledger:
         self.unconfirmed += strays
         self.callback_errors += self.keep_settlements and strays > 0
         self.held_events = len(held)
-        self.held_bytes = charged + sum(fragment.size for fragment in held)
+        self.held_bytes = charged + size_of(held)
         for barrier in self._barriers:
             before = sum(fragment.seq <= barrier.watermark for fragment in held)
             barrier.count(Fate.UNCONFIRMED, barrier.held - before)

@@ -11,7 +11,7 @@ from typing import TypeAlias, assert_never
 from msgspec import Struct
 
 from honeyhive_batcher.core import wire
-from honeyhive_batcher.core.model import Batch, Failure, Fragment, Reply, Response
+from honeyhive_batcher.core.model import Batch, Failure, Fragment, Reply, Response, ids_of
 
 
 class Delivered(Struct, frozen=True):
@@ -115,12 +115,15 @@ def _judge_names(batch: Batch, facts: wire.ReplyFacts, cause: str, *, succeeded:
     """Return the verdict that the returned ids and errors allow, or None if they allow none."""
     if facts.event_ids is None and not (facts.errors and succeeded):
         return None
+    events = batch.events
+    if facts.event_ids == ids_of(events):
+        return Delivered()  # the usual case, kept short
     # Counted, not only looked up: an application may give two events one id. UUIDs are compared
     # without regard to case, since RFC 9562 lets a server write them in either.
     returned = Counter(name.lower() for name in facts.event_ids or ())
     delivered: list[Fragment] = []
     rest: list[Fragment] = []
-    for fragment in batch.events:
+    for fragment in events:
         name = fragment.event_id.lower()
         if returned[name] > 0:
             returned[name] -= 1
@@ -129,7 +132,7 @@ def _judge_names(batch: Batch, facts: wire.ReplyFacts, cause: str, *, succeeded:
             rest.append(fragment)
     if not rest:
         return Delivered()
-    ours = {fragment.event_id.lower() for fragment in batch.events} | {batch.key.session_id.lower()}
+    ours = {fragment.event_id.lower() for fragment in events} | {batch.key.session_id.lower()}
     foreign = len(returned.keys() - ours - {""})  # distinct: a server that makes ids repeats none
     accounted = facts.errors >= len(rest)
     attributed = not foreign

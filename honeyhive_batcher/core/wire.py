@@ -91,12 +91,16 @@ def read_reply(body: bytes) -> ReplyFacts:
     event_ids = fields.get("event_ids")
     errors = fields.get("errors")
     return ReplyFacts(
-        event_ids=tuple(str(name) for name in event_ids if isinstance(name, str | int))
-        if isinstance(event_ids, list)
-        else None,
+        event_ids=_texts(event_ids) if isinstance(event_ids, list) else None,
         errors=len(errors) if isinstance(errors, list) else 0,
         success=fields.get("success") is not False,
     )
+
+
+def _texts(names: list[Any]) -> tuple[str, ...]:
+    if {str}.issuperset(map(type, names)):
+        return tuple(names)
+    return tuple(str(name) for name in names if isinstance(name, str | int))
 
 
 def retry_after(value: str | None, *, wall: float) -> float | None:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from honeyhive_batcher.config import Config
-from honeyhive_batcher.core.model import Clock, Jitter
-from honeyhive_batcher.runtime.ids import new_id
+from honeyhive_batcher.core.model import Clock, Ids, Jitter
+from honeyhive_batcher.runtime.ids import ids
 from honeyhive_batcher.runtime.transport import AiohttpTransport, Nowhere, Transport
 
 
@@ -21,5 +21,5 @@ class Seams(Struct, frozen=True, kw_only=True):
 
     clock: Clock = time.monotonic
     jitter: Jitter = random.random
-    new_id: Callable[[], str] = new_id
+    ids: Ids = ids
     transport: Callable[[Config], Transport] = _transport

@@ -10,7 +10,6 @@ from msgspec import Struct
 
 from honeyhive_batcher.config import Config
 from honeyhive_batcher.core import wire
-from honeyhive_batcher.core.encoding import Encoded
 from honeyhive_batcher.core.engine import Engine
 from honeyhive_batcher.core.intake import Intake
 from honeyhive_batcher.core.ledger import Statistics
@@ -18,7 +17,9 @@ from honeyhive_batcher.core.model import (
     SESSIONLESS,
     Admission,
     Attempt,
+    Closing,
     Failure,
+    Fragment,
     GroupKey,
     Jitter,
     Reply,
@@ -125,7 +126,7 @@ class Rig:
         return admission
 
     def push_bytes(self, name: str, data: bytes, key: GroupKey = SESSIONLESS) -> Admission:
-        return self.intake.admit(Encoded(data, name, 0), key, self.now)
+        return self.intake.admit(Fragment(data, name), key, self.now)
 
     def push_many(self, count: int, prefix: str = "e") -> list[str]:
         names = [f"{prefix}{index}" for index in range(count)]
@@ -134,8 +135,8 @@ class Rig:
 
     def close_session(self, key: GroupKey, properties: bytes) -> Admission:
         update = b'{"event_id":"%b","outputs":{}}' % key.session_id.encode()
-        encoded = Encoded(update, f"end of {key.session_id}", 0)
-        return self.intake.admit(encoded, key, self.now, closing=properties)
+        closing = Closing(update, f"end of {key.session_id}", closing=properties)
+        return self.intake.admit(closing, key, self.now)
 
     def flush(self) -> None:
         """Make everything queued ripe; nobody waits for it."""

@@ -30,7 +30,6 @@ from honeyhive_batcher.core import encoding
 from honeyhive_batcher.core.encoding import (
     MAX_ARRAY_ITEMS,
     MAX_VISITS,
-    Encoded,
     EventEncoder,
     Refusal,
     encode_within,
@@ -38,24 +37,22 @@ from honeyhive_batcher.core.encoding import (
     nonfinite,
 )
 from honeyhive_batcher.core.fields import is_plain
-from honeyhive_batcher.core.model import Admission
+from honeyhive_batcher.core.model import Admission, Fragment
 from honeyhive_batcher.core.repair import repair
 from honeyhive_batcher.events import ModelEvent
+from tests.fakes import NEW_ID, FixedIds
 
 CORPUS = (Path(__file__).parents[1] / "data" / "model_events.jsonl").read_bytes().splitlines()
-NEW_ID = "6e9f4b5e-1d0c-4f3e-9a51-0d6a7b8c9d0e"
 MiB = 1024 * 1024
 
 
 def encoder(max_event_bytes: int = 4 * MiB, **defaults: str | None) -> EventEncoder:
-    return EventEncoder(
-        max_event_bytes=max_event_bytes, defaults=defaults, new_id=lambda: NEW_ID, repair=repair
-    )
+    return EventEncoder(max_event_bytes=max_event_bytes, defaults=defaults, ids=FixedIds(), repair=repair)
 
 
-def encode(event: object, **defaults: str | None) -> Encoded:
+def encode(event: object, **defaults: str | None) -> Fragment:
     encoded = encoder(4 * MiB, **defaults).encode(event)
-    assert isinstance(encoded, Encoded)
+    assert isinstance(encoded, Fragment)
     return encoded
 
 
@@ -268,8 +265,8 @@ def test_an_event_whose_only_null_is_its_error_is_encoded_once(
         raise AssertionError
 
     monkeypatch.setattr(encoding, "_MSGPACK", None)
-    once = EventEncoder(max_event_bytes=1000, defaults={}, new_id=lambda: NEW_ID, repair=no_repair)
-    assert isinstance(once.encode(event), Encoded)
+    once = EventEncoder(max_event_bytes=1000, defaults={}, ids=FixedIds(), repair=no_repair)
+    assert isinstance(once.encode(event), Fragment)
 
 
 def test_an_array_of_the_standard_library_is_a_list() -> None:
@@ -632,7 +629,7 @@ def test_an_event_of_just_the_largest_size_is_taken_and_one_byte_more_is_not(
     size = len(encode(event, **defaults).data)
     for limit, fits in ((size - 1, False), (size, True), (size + 1, True)):
         encoded = encoder(limit, **defaults).encode(event)
-        assert isinstance(encoded, Encoded) is fits, limit
+        assert isinstance(encoded, Fragment) is fits, limit
         if isinstance(encoded, Refusal):
             assert encoded.admission is Admission.TOO_LARGE
             assert str(limit) in encoded.message
@@ -648,7 +645,7 @@ def test_a_large_event_does_not_make_the_next_small_one_hold_much() -> None:
     """The guess at the size follows what events really take, up and down."""
     shared = encoder()
     for event in ({"a": 1}, {"a": "x" * MiB}, {"a": 1}, {"a": 1}):
-        assert isinstance(shared.encode(event), Encoded)
+        assert isinstance(shared.encode(event), Fragment)
     tracemalloc.start()
     shared.encode({"a": 1})
     _, peak = tracemalloc.get_traced_memory()
@@ -671,7 +668,7 @@ class Rooms:
 @pytest.fixture
 def rooms(monkeypatch: pytest.MonkeyPatch) -> Rooms:
     rooms = Rooms()
-    monkeypatch.setattr(encoding, "_JSON", rooms)
+    monkeypatch.setattr(encoding, "_encode_into", rooms.encode_into)
     return rooms
 
 
@@ -710,9 +707,9 @@ def test_the_room_for_an_event_goes_by_what_those_before_it_took(
 ) -> None:
     shared = encoder()
     for size in sizes:
-        assert isinstance(shared.encode(of_size(size)), Encoded)
+        assert isinstance(shared.encode(of_size(size)), Fragment)
     rooms.given.clear()
-    assert isinstance(shared.encode(of_size(10)), Encoded)
+    assert isinstance(shared.encode(of_size(10)), Fragment)
     assert rooms.given == [room]
 
 
@@ -862,7 +859,7 @@ def test_a_cycle_becomes_a_marker_whatever_it_holds_and_costs_little(
     encoded = shared.encode(event)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert isinstance(encoded, Encoded)
+    assert isinstance(encoded, Fragment)
     assert json.loads(encoded.data)
     assert b"<cycle: " in encoded.data or b"<not JSON: Reply>" in encoded.data
     assert encoded.repairs == 1
@@ -934,7 +931,7 @@ def test_one_encoder_serves_many_threads() -> None:
         for count in range(500):
             event = {"text": "x" * (count * 37 % 9000), "thread": thread}
             encoded = shared.encode(event)
-            if not isinstance(encoded, Encoded) or json.loads(encoded.data) != {**event, "event_id": NEW_ID}:
+            if not isinstance(encoded, Fragment) or json.loads(encoded.data) != {**event, "event_id": NEW_ID}:
                 wrong.append(encoded)
 
     threads = [threading.Thread(target=produce, args=(number,)) for number in range(4)]
@@ -968,7 +965,7 @@ def test_the_id_that_is_sent_is_the_one_it_is_known_by(
     event: msgspec.Struct, event_id: str, sent: object
 ) -> None:
     encoded = encoder().encode(event)
-    assert isinstance(encoded, Encoded)
+    assert isinstance(encoded, Fragment)
     assert encoded.event_id == event_id
     assert json.loads(encoded.data) == sent
 

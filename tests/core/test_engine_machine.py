@@ -19,7 +19,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from honeyhive_batcher.config import Config
 from honeyhive_batcher.core import wire
-from honeyhive_batcher.core.encoding import Encoded
 from honeyhive_batcher.core.engine import Engine
 from honeyhive_batcher.core.intake import Intake
 from honeyhive_batcher.core.ledger import Barrier
@@ -27,6 +26,7 @@ from honeyhive_batcher.core.model import (
     SESSIONLESS,
     Admission,
     Attempt,
+    Closing,
     DropReason,
     Endpoint,
     Failure,
@@ -240,7 +240,8 @@ class EngineMachine(RuleBasedStateMachine):
 
     def offer(self, name: str, data: bytes, key: GroupKey, closing: bytes = b"") -> None:
         expected, evicted = self.expected_admission(data, key, closing)
-        admission = self.intake.admit(Encoded(data, name, 0), key, self.now, closing=closing)
+        fragment = Closing(data, name, closing=closing) if closing else Fragment(data, name)
+        admission = self.intake.admit(fragment, key, self.now)
         assert admission is expected
         for record in evicted:
             self.queue.remove(record)

@@ -12,10 +12,19 @@ import pytest
 
 from honeyhive_batcher.config import BatchLimits, QueueLimits
 from honeyhive_batcher.core.batching import Groups
-from honeyhive_batcher.core.encoding import Encoded
 from honeyhive_batcher.core.intake import Intake
 from honeyhive_batcher.core.ledger import Ledger, Statistics
-from honeyhive_batcher.core.model import SESSIONLESS, Admission, Batch, DropReason, Fate, GroupKey
+from honeyhive_batcher.core.model import (
+    SESSIONLESS,
+    Admission,
+    Batch,
+    Closing,
+    DropReason,
+    Fate,
+    Fragment,
+    GroupKey,
+    Repaired,
+)
 
 OPENING, ENDING = b'{"model_events":[', b"]}"
 MIDDLE = b'],"is_single_session":true,"session_properties":'
@@ -33,8 +42,12 @@ def intake(
     return Intake(queue, BatchLimits(max_batch_events=batch_events, max_batch_bytes=batch_bytes))
 
 
-def encoded(size: int = 10, event_id: str = "e", repairs: int = 0) -> Encoded:
-    return Encoded(b"x" * size, event_id, repairs)
+def encoded(size: int = 10, event_id: str = "e") -> Fragment:
+    return Fragment(b"x" * size, event_id)
+
+
+def ending(closing: bytes = b"{}", size: int = 10, event_id: str = "e") -> Closing:
+    return Closing(b"x" * size, event_id, closing=closing)
 
 
 def session(name: str = "s", properties: int = 20) -> GroupKey:
@@ -73,7 +86,7 @@ def settle_all(queue: Intake) -> list[str]:
 
 def test_an_event_is_taken_and_charged_until_it_is_settled() -> None:
     queue = intake()
-    assert queue.admit(encoded(30, repairs=2), SESSIONLESS, 1.0) is Admission.ACCEPTED
+    assert queue.admit(Repaired(b"x" * 30, "e", repairs=2), SESSIONLESS, 1.0) is Admission.ACCEPTED
     now = queue.statistics()
     assert (now.offered, now.accepted, now.held, now.held_bytes, now.repaired) == (1, 1, 1, 30, 2)
     assert queue.ripe_at() == 2.0
@@ -88,7 +101,7 @@ def test_an_event_is_taken_and_charged_until_it_is_settled() -> None:
 def test_repairs_are_counted_over_all_events() -> None:
     queue = intake()
     for repairs in (2, 0, 3):
-        queue.admit(encoded(repairs=repairs), SESSIONLESS, 0.0)
+        queue.admit(Repaired(b"{}", "e", repairs=repairs), SESSIONLESS, 0.0)
     assert queue.statistics().repaired == 5
 
 
@@ -142,7 +155,7 @@ def test_when_all_is_on_its_way_nothing_is_dropped() -> None:
 def test_when_only_closings_are_queued_nothing_is_dropped() -> None:
     queue = intake(events=2, overflow="drop_oldest")
     for name in ("a", "b"):
-        assert queue.admit(encoded(), session(name), 0.0, closing=b"{}")
+        assert queue.admit(ending(), session(name), 0.0)
     assert queue.admit(encoded(), SESSIONLESS, 0.0) is Admission.QUEUE_FULL
     assert queue.statistics().held == 2
 
@@ -161,7 +174,7 @@ def test_a_closed_queue_refuses_everything_until_it_is_opened_again() -> None:
     queue.admit(encoded(event_id="before"), SESSIONLESS, 0.0)
     queue.close()
     assert queue.admit(encoded(), SESSIONLESS, 0.0) is Admission.CLOSED
-    assert queue.admit(encoded(), session(), 0.0, closing=b"{}", wait=True) is Admission.CLOSED
+    assert queue.admit(ending(), session(), 0.0, wait=True) is Admission.CLOSED
     assert queue.ripe_at() == float("-inf")
     assert settle_all(queue) == ["before"]
     queue.reopen()
@@ -360,7 +373,7 @@ def test_an_event_has_to_fit_into_the_queue(key: GroupKey, more: int, admission:
 
 def test_a_closing_is_taken_also_where_its_update_would_not_fit_into_a_body() -> None:
     queue = intake(batch_bytes=1024)
-    assert queue.admit(encoded(1100), session(), 0.0, closing=b"{}")
+    assert queue.admit(ending(b"{}", 1100), session(), 0.0)
 
 
 # Sessions.
@@ -373,7 +386,7 @@ def test_the_properties_of_a_session_are_charged_once_and_returned_with_the_last
     for _ in range(3):
         queue.admit(encoded(10), key, 0.0)
         held.append(queue.statistics().held_bytes)
-    queue.admit(encoded(10), key, 0.0, closing=b"c" * 50)
+    queue.admit(ending(b"c" * 50), key, 0.0)
     held.append(queue.statistics().held_bytes)
     assert held == [110, 120, 130, 190]
     while (batch := queue.cut(1e9)) is not None:
@@ -412,7 +425,7 @@ def test_the_bounds_hold_and_everything_is_returned_whatever_comes_and_goes(
     for step in range(3000):
         key = keys[step * 7 % 5]
         if step % 11 == 0 and key is not SESSIONLESS:
-            queue.admit(encoded(5), key, 0.0, closing=b"c" * 7)
+            queue.admit(ending(b"c" * 7, 5), key, 0.0)
         else:
             queue.admit(encoded(1 + step % 40, str(step)), key, 0.0)
         if step % 3 == 0 and (batch := queue.cut(1e9)) is not None:
@@ -623,7 +636,7 @@ def play(queue: Intake, key: GroupKey) -> int:
         offered += 2
     batch = queue.cut(1e9)
     assert batch is not None
-    queue.admit(encoded(10, "c"), key, 0.0, closing=b"c" * 9)
+    queue.admit(ending(b"c" * 9, 10, "c"), key, 0.0)
     queue.settle(batch.fragments, Fate.DROPPED, DropReason.REJECTED)
     barrier = queue.raise_barrier()
     while (batch := queue.cut(0.0)) is not None:
@@ -746,7 +759,7 @@ def test_what_nobody_is_told_about_does_not_pile_up() -> None:
     intake = Intake(QueueLimits(max_queue_events=10, overflow="drop_oldest"), BatchLimits())
     intake.ledger.keep_settlements = True
     for number in range(1010):
-        assert intake.admit(Encoded(b"{}", str(number), 0), SESSIONLESS, 0.0)
+        assert intake.admit(Fragment(b"{}", str(number)), SESSIONLESS, 0.0)
     assert intake.statistics().dropped == {"evicted": 1000}
     assert intake.statistics().callback_errors == 990
     assert [told.event_ids for told in intake.take_settlements()] == [(str(n),) for n in range(990, 1000)]

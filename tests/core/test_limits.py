@@ -29,7 +29,7 @@ class Core:
         self.now = 1000.0
         self.number = 0
         self.encoder = EventEncoder(
-            max_event_bytes=config.batch.max_event_bytes, defaults={}, new_id=self._new_id, repair=repair
+            max_event_bytes=config.batch.max_event_bytes, defaults={}, ids=self, repair=repair
         )
         self.intake = Intake(config.queue, config.batch)
         self.engine = Engine(
@@ -39,9 +39,9 @@ class Core:
             jitter=lambda: jitter,
         )
 
-    def _new_id(self) -> str:
+    def next(self) -> bytes:
         self.number += 1
-        return f"{self.number:04}"
+        return b"%036d" % self.number
 
     def push(self, **event: object) -> Admission:
         encoded = self.encoder.encode(event)
@@ -50,8 +50,8 @@ class Core:
         return self.intake.admit(encoded, SESSIONLESS, self.now)
 
     def push_bytes(self, size: int) -> Admission:
-        """Push an event of so many bytes; 26 of them are its id, its braces and its one field."""
-        return self.push(x="x" * (size - 26))
+        """Push an event of so many bytes; 58 of them are its id, its braces and its one field."""
+        return self.push(x="x" * (size - 58))
 
     def bodies(self) -> list[bytes]:
         return [build_request(attempt.batch).body for attempt in self.engine.poll(self.now)]
@@ -68,7 +68,7 @@ def test_the_event_of_so_many_bytes_has_so_many_bytes() -> None:
     core.intake.close()
     (body,) = core.bodies()
     assert len(body) == len(b'{"model_events":[]}') + 100
-    assert len(json.loads(body)["model_events"][0]["x"]) == 74
+    assert len(json.loads(body)["model_events"][0]["x"]) == 42
 
 
 @pytest.mark.parametrize(("events", "admission"), [(4, "accepted"), (5, "accepted"), (6, "queue_full")])

@@ -4,7 +4,6 @@ import enum
 
 import pytest
 
-from honeyhive_batcher.core.encoding import Encoded
 from honeyhive_batcher.core.model import (
     Admission,
     Attempt,
@@ -28,7 +27,7 @@ def test_what_holds_content_shows_its_size_and_nothing_of_it() -> None:
     key = GroupKey(session_id="s", properties=CONTENT)
     fragment = Closing(CONTENT, "id", key, 1, 0.0, settled=True, closing=CONTENT)
     shown = {
-        repr(Encoded(CONTENT, "id", 0)): "<Encoded: 20 bytes>",
+        repr(Fragment(CONTENT, "id")): "<Fragment 0: 20 bytes>",
         repr(key): "<GroupKey s: 20 bytes>",
         repr(fragment): "<Fragment 1: 20 bytes, settled>",
         repr(

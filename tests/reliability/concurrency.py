@@ -10,10 +10,9 @@ from typing import Any, TypeAlias
 from msgspec import Struct
 
 from honeyhive_batcher.config import Config
-from honeyhive_batcher.core.encoding import Encoded
 from honeyhive_batcher.core.engine import Engine
 from honeyhive_batcher.core.intake import Intake
-from honeyhive_batcher.core.model import SESSIONLESS, Reply, Response
+from honeyhive_batcher.core.model import SESSIONLESS, Fragment, Reply, Response
 from tests.reliability.rows import Row, Size
 from tests.reliability.storm import Time
 
@@ -77,7 +76,7 @@ def live_at(server: Server, seconds: float, *, max_in_flight: int = 16, seed: in
 
     def look() -> None:
         while intake.ledger.held_events < 100:
-            intake.admit(Encoded(b"{}", "", 0), SESSIONLESS, time.now)
+            intake.admit(Fragment(b"{}", ""), SESSIONLESS, time.now)
         for attempt in engine.poll(time.now):
             count(1)
             reply, after = server(under_way, chance)

@@ -26,7 +26,7 @@ LOSS = {
     "closed_loop_with_a_request_under_way": _UNCONFIRMED,
     "loop_that_stands_still": _DROPPED,
     "loop_that_stands_still_and_forgotten": _DROPPED,
-    "pushed_at_exit": "an event was pushed after the batcher was closed; it is refused and counted",
+    "pushed_at_exit": "an event was pushed after the batcher was closed: refused and counted",
 }
 """The one line, or its beginning, that each ending is worth; an ending that loses nothing says nothing."""
 

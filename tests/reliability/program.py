@@ -15,7 +15,7 @@ from typing import Any, final
 
 from honeyhive_batcher import Batcher, ClosedError, EncodeError, Session
 from honeyhive_batcher.runtime.seams import Seams
-from tests.fakes import numbered_ids
+from tests.fakes import NumberedIds
 from tests.reliability.checker import ACCEPTED, Fated, Flushed, Limits, Offer, Record
 from tests.reliability.enemy import Climate, Enemy, Weather
 from tests.virtual_time import now
@@ -50,7 +50,7 @@ class Program:
         self._poisoned: set[str] = set()
         self._echoes = self.chance.choice((0, 0, 5))
         self._clumsy = self.chance.choice((0.0, 0.0, 0.3))
-        self._new_id = numbered_ids()
+        self._ids = NumberedIds()
         self._last_id = ""
         self._raised_in_before_send = 0
         self._actions: list[tuple[int, Callable[[], Awaitable[None]]]] = [
@@ -182,7 +182,7 @@ class Program:
         seams = Seams(
             clock=loop.time,
             jitter=self.chance.random,
-            new_id=self._make_id,
+            ids=self,
             transport=lambda _config: self.enemy.connect(),
         )
         return Batcher(
@@ -195,9 +195,11 @@ class Program:
             **self.settings,
         )
 
-    def _make_id(self) -> str:
-        self._last_id = self._new_id()
-        return self._last_id
+    def next(self) -> bytes:
+        """Make an id, and remember it."""
+        made = self._ids.next()
+        self._last_id = made.decode()
+        return made
 
     def _before_send(self, event: Any) -> Any:
         if isinstance(event, dict) and event.get("model") == "secret":
@@ -267,7 +269,7 @@ class Program:
             return
         self._puts += 1
         event = self._event()
-        event["event_id"] = self._new_id()
+        event["event_id"] = self._ids.next().decode()
         timeout = self._some_time() if self._often(0.9) else 60.0
         began = now()
         try:

@@ -15,11 +15,10 @@ from typing import Any, TypeAlias, final
 from msgspec import Struct
 
 from honeyhive_batcher.config import Config
-from honeyhive_batcher.core.encoding import Encoded
 from honeyhive_batcher.core.engine import Engine
 from honeyhive_batcher.core.intake import Intake
 from honeyhive_batcher.core.ledger import Statistics
-from honeyhive_batcher.core.model import SESSIONLESS, Failure, Reply, Response
+from honeyhive_batcher.core.model import SESSIONLESS, Failure, Fragment, Reply, Response
 from tests.reliability.rows import Row, Size
 
 BEGINS_AT, OUTAGE = 20.0, 60.0
@@ -130,7 +129,7 @@ class Client:
 
     def _push(self) -> None:
         now = self._time.now
-        self._intake.admit(Encoded(b"{}", "", 0), SESSIONLESS, now)
+        self._intake.admit(Fragment(b"{}", ""), SESSIONLESS, now)
         self._time.at(now + 1.0, self._push)
         self._look()
 
