@@ -186,16 +186,12 @@ class Batcher:
             except (TimeoutError, asyncio.CancelledError):
                 self._intake.refuse(_FULL)
                 raise
-        if admission is _ACCEPTED:
-            return admission  # the usual case, kept short
-        match admission:
-            case Admission.CLOSED:
-                raise ClosedError("the batcher is closed: start it again to go on")
-            case Admission.NOT_AN_EVENT | Admission.TOO_LARGE:
-                message = "the encoded event does not fit into a request, or not into the queue"
-                raise EncodeError(fragment.message if isinstance(fragment, Refusal) else message)
-            case _:
-                return admission
+        if admission is _ACCEPTED or admission is _FILTERED:
+            return admission
+        if admission is Admission.CLOSED:
+            raise ClosedError("the batcher is closed: start it again to go on")
+        message = "the encoded event does not fit into a request, or not into the queue"
+        raise EncodeError(fragment.message if isinstance(fragment, Refusal) else message)
 
     def session(
         self, properties: SessionProperties | Mapping[str, Any] | None = None, /, **more: Any

@@ -3,7 +3,9 @@
 import logging
 import math
 import os
+import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_type_hints
 from urllib.parse import urlsplit
 
@@ -20,6 +22,8 @@ MiB = 1024 * 1024
 Count: TypeAlias = Annotated[int, Meta(ge=1)]
 Seconds: TypeAlias = Annotated[float, Meta(ge=0)]
 SomeSeconds: TypeAlias = Annotated[float, Meta(gt=0)]
+
+Codec: TypeAlias = Literal["gzip", "zstd"]
 
 PartT = TypeVar("PartT", bound="_Part")
 
@@ -55,6 +59,9 @@ class EndpointSettings(_Part, frozen=True, kw_only=True):
     """Seconds for one request, from connecting to the end of the answer."""
     max_in_flight: Count = 16
     """Most requests at once; concurrency adapts below it."""
+    compression: Literal["none"] | Codec = "none"
+    """How bodies are compressed, in a thread; plain again when the server will not have them so. "zstd" needs
+    CPython 3.14 or the package `zstandard`."""
     test_mode: bool = False
     """No network: every batch counts as delivered and goes nowhere."""
 
@@ -63,6 +70,8 @@ class EndpointSettings(_Part, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, "api_key", Secret(self.api_key))
         super().__post_init__()
         msgspec.structs.force_setattr(self, "base_url", checked_address(self.base_url))
+        if self.compression == "zstd" and sys.version_info < (3, 14) and not find_spec("zstandard"):
+            raise ConfigError("compression='zstd' needs a package: pip install 'honeyhive-batcher[zstd]'")
         if isinstance(self.api_key, Secret):
             if not self.api_key.is_sendable:
                 raise ConfigError("api_key is not valid: Expected visible ASCII characters without spaces")

@@ -13,6 +13,7 @@ class Settings(TypedDict, total=False):
     verify_tls: bool
     request_timeout: float
     max_in_flight: int
+    compression: Literal["none", "gzip", "zstd"]
     test_mode: bool
     max_queue_events: int
     max_queue_bytes: int

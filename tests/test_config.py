@@ -47,6 +47,7 @@ NUMBERS: list[tuple[str, float, float, float]] = [
 OTHERS: dict[str, object] = {
     "base_url": "https://api.honeyhive.ai",
     "verify_tls": True,
+    "compression": "none",
     "test_mode": False,
     "overflow": "drop_newest",
     "on_ambiguous": "retry",
@@ -350,6 +351,7 @@ VALUES: dict[str, tuple[str, object]] = {
     "verify_tls": ("False", False),
     "request_timeout": ("1.5", 1.5),
     "max_in_flight": ("3", 3),
+    "compression": ("gzip", "gzip"),
     "test_mode": ("TRUE", True),
     "max_queue_events": ("7", 7),
     "max_queue_bytes": ("8", 8),

@@ -91,6 +91,8 @@ class Engine:
             if attempt is None:
                 break
             self._ledger.begun(attempt)
+            if self._ledger.is_plain and not attempt.plain:
+                attempt = msgspec.structs.replace(attempt, plain=True)
             if attempt.first_at is None:
                 attempt = msgspec.structs.replace(attempt, first_at=now)
             self.in_flight[attempt] = now
@@ -145,6 +147,8 @@ class Engine:
         self._ledger.endpoint = self._pacing.endpoint
         if not isinstance(said, verdict.Delivered):
             self._ledger.last_error = said.cause
+        if attempt.plain and isinstance(said, verdict.Delivered | verdict.Partly):
+            self._ledger.is_plain = True  # it was the compression that the server would not have
         match said:
             case verdict.Delivered():
                 self._settle(attempt, Fate.DELIVERED)
@@ -160,6 +164,8 @@ class Engine:
                 self._search.too_large(attempt, now)
             case verdict.Refused():
                 self._search.refused(attempt)
+            case verdict.NotCompressed():
+                self._schedule.add(msgspec.structs.replace(attempt, plain=True))
             case verdict.Misconfigured():
                 self._again(attempt, now, counts=False)
             case _:

@@ -135,6 +135,8 @@ class Ledger:
         self.repaired = 0
         self.callback_errors = 0
         self.endpoint = Endpoint.UNKNOWN
+        self.is_plain = False
+        """Whether the server would not have a body compressed that it took in plain."""
         self.last_error: str | None = None
         self.last_delivery_at: float | None = None
 

@@ -201,6 +201,8 @@ class Request(Struct, frozen=True, eq=False, kw_only=True):
     body: bytes
     max_reply_bytes: int
     """How much of the response body is worth reading."""
+    plain: bool = False
+    """Not to be compressed."""
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.path}: {len(self.body)} bytes>"
@@ -213,6 +215,8 @@ class Response(Struct, frozen=True, kw_only=True):
     body: bytes = b""
     retry_after: float | None = None
     """Seconds the server asked to wait."""
+    compressed: bool = False
+    """The request that it answers was."""
 
     def __repr__(self) -> str:
         return f"<Response {self.status}: {len(self.body)} bytes, retry_after={self.retry_after}>"
@@ -252,6 +256,8 @@ class Attempt(Struct, frozen=True, eq=False, kw_only=True):
     """When the server last answered it as if a setting were wrong."""
     holds: int = 0
     """How often it did so although it had taken something else since the time before."""
+    plain: bool = False
+    """Not to be compressed: the server would not have this batch so, or none at all."""
     trial: Any = None
     """The `Trial` that this attempt is a piece of, if it is one."""
 

@@ -47,7 +47,7 @@ class Search:
         if trial is None:
             mended = mended_batch(attempt.batch)
             if mended is not None:
-                self._schedule.add(msgspec.structs.replace(attempt, batch=mended))
+                self._schedule.add(msgspec.structs.replace(attempt, batch=mended, plain=False))
                 return
             trial = Trial(len(attempt.batch.events), is_systemic=self._is_systemic)
         alone = self._without_closing(attempt)
@@ -90,4 +90,5 @@ class Search:
             return attempt
         closing.maybe_sent |= attempt.maybe_sent
         self._intake.put_back(closing)
-        return msgspec.structs.replace(attempt, batch=Batch(key=attempt.batch.key, fragments=events))
+        alone = Batch(key=attempt.batch.key, fragments=events)
+        return msgspec.structs.replace(attempt, batch=alone, plain=False)

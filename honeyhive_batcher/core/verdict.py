@@ -58,6 +58,12 @@ class Refused(Struct, frozen=True, kw_only=True):
     cause: str
 
 
+class NotCompressed(Struct, frozen=True, kw_only=True):
+    """The server did not take this body compressed; whether it would in plain is not known yet."""
+
+    cause: str
+
+
 class Misconfigured(Struct, frozen=True, kw_only=True):
     """The server will take no body at all until somebody changes a setting."""
 
@@ -65,9 +71,12 @@ class Misconfigured(Struct, frozen=True, kw_only=True):
     retry_after: float | None = None
 
 
-Verdict: TypeAlias = Delivered | Partly | NotNow | Ambiguous | TooLarge | Refused | Misconfigured
+Verdict: TypeAlias = (
+    Delivered | Partly | NotNow | Ambiguous | TooLarge | Refused | NotCompressed | Misconfigured
+)
 
 _NOT_NOW = {408, 425, 429, 503}
+_NOT_COMPRESSED = {400, 415}
 _NO_UPDATE = {402, 403, 404, 405, 410, 501}  # 400 and 422 are refusals in any case
 _MISCONFIGURED = {401, 402, 403, 404, 405, 407, 410}
 
@@ -96,6 +105,8 @@ def _judge_response(batch: Batch, response: Response) -> Verdict:
             return Delivered()  # no word about single events, as from a proxy that swallows the body
         cause += "" if facts.success else " with success: false"
         return Ambiguous(cause=cause, retry_after=response.retry_after)
+    if status in _NOT_COMPRESSED and response.compressed:
+        return NotCompressed(cause=f"{cause} to a compressed body")
     if status in _NOT_NOW:
         return NotNow(cause=cause, unsent=False, retry_after=response.retry_after)
     if status == 413:

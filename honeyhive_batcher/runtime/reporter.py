@@ -63,9 +63,18 @@ class Reporter:
         self._trouble_pause = _QUIET
         self._has_warned = False
         self._has_erred = False
+        self._has_told_plain = False
 
     def observe(self, ledger: Ledger, now: float, *, is_closing: bool) -> None:
         """Log what is new and due; what is lost while closing is left to `closed`."""
+        if ledger.is_plain and not self._has_told_plain:
+            self._has_told_plain = True
+            say(
+                logging.WARNING,
+                "%s does not take compressed bodies; from now on they are plain (compression='none' says so "
+                "from the beginning)",
+                self._host,
+            )
         if is_closing:
             self._observe_endpoint(ledger, now, "")
             return

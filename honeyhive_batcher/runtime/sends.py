@@ -5,6 +5,8 @@ import contextvars
 from collections.abc import Callable, Coroutine
 from typing import Any, final
 
+import msgspec
+
 from honeyhive_batcher.core import wire
 from honeyhive_batcher.core.model import Attempt, Failure, Reply
 from honeyhive_batcher.runtime.transport import Transport
@@ -89,7 +91,10 @@ class Sends:
         self._open[attempt] = None  # first: a Ctrl-C between the two lines must not find it in neither
         del self._unbegun[attempt]
         try:
-            reply = await self._transport.send(wire.build_request(attempt.batch))
+            request = wire.build_request(attempt.batch)
+            if attempt.plain:
+                request = msgspec.structs.replace(request, plain=True)
+            reply = await self._transport.send(request)
         except asyncio.CancelledError:
             reply = Failure(cause="cancelled", unsent=False)  # most such requests have arrived: measured
         except Exception as error:  # a transport of somebody else's; ours does not raise

@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 from honeyhive_batcher.config import EndpointSettings
 from honeyhive_batcher.core import wire
 from honeyhive_batcher.core.model import Failure, Reply, Request, Response
+from honeyhive_batcher.runtime.compression import Compression
 from honeyhive_batcher.runtime.sockets import Sockets
 from honeyhive_batcher.secret import Secret
 from honeyhive_batcher.version import __version__
@@ -61,6 +62,7 @@ class AiohttpTransport:
 
     def __init__(self, settings: EndpointSettings) -> None:
         self._settings = settings
+        self._compression = None if settings.compression == "none" else Compression(settings.compression)
         self._session: aiohttp.ClientSession | None = None
         self._headers: dict[str, str] = {}
         self._sockets = Sockets(settings.request_timeout)
@@ -114,13 +116,19 @@ class AiohttpTransport:
 
         assert self._session is not None
         url = self._settings.base_url + request.path
-        body = request.body if len(request.body) <= _LARGE else io.BytesIO(request.body)
+        headers, data = self._headers, request.body
+        compressed = None
+        if self._compression is not None and not request.plain:
+            compressed = await self._compression.of(data)
+        if compressed is not None and self._compression is not None:
+            data, headers = compressed, {**headers, "Content-Encoding": self._compression.codec}
+        body = data if len(data) <= _LARGE else io.BytesIO(data)
         try:
             async with self._session.request(
                 request.method,
                 url,
                 data=body,
-                headers=self._headers,
+                headers=headers,
                 allow_redirects=False,
                 proxy=self._proxy,
                 proxy_headers=self._proxy_headers,
@@ -133,6 +141,7 @@ class AiohttpTransport:
                     status=answer.status,
                     body=answer_body,
                     retry_after=wire.retry_after(answer.headers.get("Retry-After"), wall=time.time()),
+                    compressed=compressed is not None,
                 )
         # Only a connection that never stood is surely unsent: after that, aiohttp reports "sent" the
         # moment the bytes are in its own buffer. Messages are our own words: those of aiohttp may hold
@@ -162,6 +171,8 @@ class AiohttpTransport:
 
     async def close(self) -> None:
         """Close the session and its connections."""
+        if self._compression is not None:
+            self._compression.close()
         session, self._session = self._session, None
         if session is not None:
             await session.close()

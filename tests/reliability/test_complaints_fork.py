@@ -183,14 +183,13 @@ def test_a_producer_that_is_interrupted_anywhere_by_another_waits_for_nobody() -
     batcher = Batcher(api_key="hh_test", _seams=Seams(transport=lambda _config: FakeTransport()))
     interruptions = 0
 
-    def interrupt(_frame: Any, kind: str, _value: Any) -> None:
+    def interrupt(_frame: Any, _kind: str, _value: Any) -> None:
         nonlocal interruptions
-        if kind == "call":
-            sys.setprofile(None)
-            batcher.push({"model": "gpt-4o"})
-            batcher.statistics()
-            interruptions += 1
-            sys.setprofile(interrupt)
+        sys.setprofile(None)
+        batcher.push({"model": "gpt-4o"})
+        batcher.statistics()
+        interruptions += 1
+        sys.setprofile(interrupt)
 
     def produce() -> None:
         sys.setprofile(interrupt)
@@ -202,6 +201,6 @@ def test_a_producer_that_is_interrupted_anywhere_by_another_waits_for_nobody() -
             pass
 
     assert in_a_thread(produce)
-    assert interruptions > 5
+    assert interruptions > 20
     asyncio.run(main())
     assert fates(batcher) == {"delivered": interruptions + 1}
