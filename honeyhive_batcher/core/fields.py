@@ -3,7 +3,7 @@
 import functools
 from typing import Any
 
-from msgspec import UNSET, Struct
+from msgspec import NODEFAULT, UNSET, Struct
 
 
 def field_names(value: Any) -> list[str] | None:
@@ -35,8 +35,12 @@ def is_plain(kind: type[Struct], names: tuple[str, ...]) -> bool:
     says by these names are fields.
     """
     fields = kind.__struct_fields__
-    return (
-        kind.__struct_encode_fields__ == fields
-        and not kind.__struct_config__.omit_defaults
-        and not any(hasattr(kind, name) and name not in fields for name in (*names, "__getattr__"))
-    )
+    if kind.__struct_encode_fields__ != fields:
+        return False
+    if kind.__struct_config__.omit_defaults:
+        defaults = zip(reversed(fields), reversed(kind.__struct_defaults__), strict=False)
+        if any(
+            name in names and default is not UNSET and default is not NODEFAULT for name, default in defaults
+        ):
+            return False  # what is set and left out at once
+    return not any(hasattr(kind, name) and name not in fields for name in (*names, "__getattr__"))

@@ -1023,3 +1023,47 @@ def test_a_none_beside_the_fields_explains_no_null_among_them() -> None:
 def test_fields_by_those_names_keep_a_struct_on_the_fast_way() -> None:
     kind = msgspec.defstruct("Event", [("model", str), ("project", str, "p")])
     assert is_plain(kind, ("event_id", "error", "project"))
+
+
+LOOKED_FOR = ("event_id", "error", "project")
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ([("model", str), ("project", str)], True),
+        ([("model", str), ("project", Any, UNSET), ("error", Any, UNSET), ("event_id", Any, UNSET)], True),
+        ([("model", str, "m"), ("project", Any, UNSET)], True),  # nobody looks for the model
+        ([("model", str), ("project", str, "p")], False),
+        ([("model", str), ("error", Any, None)], False),
+        ([("event_id", str, "e"), ("model", str, "m")], False),
+        ([("model", str), ("project", Any, msgspec.field(default_factory=dict))], False),
+    ],
+)
+def test_a_struct_that_omits_defaults_is_plain_if_what_is_looked_for_has_none(
+    fields: Any, *, expected: bool
+) -> None:
+    kind = msgspec.defstruct("Event", fields, omit_defaults=True, kw_only=True)
+    assert is_plain(kind, LOOKED_FOR) is expected
+
+
+def test_what_a_struct_omits_is_filled_in_from_the_settings_and_a_lost_number_is_counted() -> None:
+    kind = msgspec.defstruct(
+        "Event", [("cost", float), ("project", str, "p"), ("error", Any, None)], omit_defaults=True
+    )
+    encoded = encode(kind(float("nan")), project="q")
+    assert json.loads(encoded.data) == {"cost": None, "project": "p", "error": None, "event_id": NEW_ID}
+    assert encoded.repairs == 1
+
+
+def test_a_model_event_is_on_the_fast_way() -> None:
+    assert is_plain(ModelEvent, (*LOOKED_FOR, "source", "event_name"))
+    encoded = encode(ModelEvent(model="m", cost=float("nan"), error=None), project="p")
+    assert json.loads(encoded.data) == {
+        "model": "m",
+        "cost": None,
+        "error": None,
+        "event_id": NEW_ID,
+        "project": "p",
+    }
+    assert encoded.repairs == 1
