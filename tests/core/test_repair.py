@@ -181,7 +181,8 @@ def test_a_stack_that_is_nearly_full_gives_a_marker_and_no_exception() -> None:
 
     value, repairs = with_little_stack(700)
     assert repairs >= 1
-    assert "too deep" in json.dumps(value)
+    # From CPython 3.12 on the encoder has a stack of its own, and what is short is that of the walk.
+    assert any(marker in json.dumps(value) for marker in ("<too deep: ", "<not JSON: "))
 
 
 def test_so_many_values_are_looked_at_and_no_more() -> None:
