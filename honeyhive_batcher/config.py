@@ -5,7 +5,6 @@ import math
 import os
 import sys
 from collections.abc import Mapping
-from importlib.util import find_spec
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_type_hints
 from urllib.parse import urlsplit
 
@@ -70,7 +69,7 @@ class EndpointSettings(_Part, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, "api_key", Secret(self.api_key))
         super().__post_init__()
         msgspec.structs.force_setattr(self, "base_url", checked_address(self.base_url))
-        if self.compression == "zstd" and sys.version_info < (3, 14) and not find_spec("zstandard"):
+        if self.compression == "zstd" and not _has_zstd():
             raise ConfigError("compression='zstd' needs a package: pip install 'honeyhive-batcher[zstd]'")
         if isinstance(self.api_key, Secret):
             if not self.api_key.is_sendable:
@@ -80,6 +79,16 @@ class EndpointSettings(_Part, frozen=True, kw_only=True):
                 "api_key is missing: pass api_key=..., or use Batcher.from_env() "
                 "with HH_INGESTION_API_KEY or HH_API_KEY set"
             )
+
+
+def _has_zstd() -> bool:
+    if sys.version_info >= (3, 14):
+        return True
+    try:
+        import zstandard  # noqa: F401, PLC0415 - an extra, and asked for
+    except ImportError:
+        return False
+    return True
 
 
 class QueueLimits(_Part, frozen=True, kw_only=True):

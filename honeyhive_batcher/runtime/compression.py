@@ -7,9 +7,7 @@ plain bodies when the server will not have the others.
 import asyncio
 import concurrent.futures
 import functools
-import importlib
 import sys
-import zlib
 from collections.abc import Callable
 from typing import TypeAlias, final
 
@@ -58,13 +56,14 @@ def _gzip() -> Compress:
     """Return the fastest codec that is installed, at its fastest: level 6 takes five times as long for a
     fifth less.
     """
-    for name in ("isal.isal_zlib", "zlib_ng.zlib_ng"):
+    try:
+        from isal.isal_zlib import compress  # noqa: PLC0415 - an extra
+    except ImportError:
         try:
-            faster = importlib.import_module(name)
+            from zlib_ng.zlib_ng import compress  # type: ignore[import-not-found,no-redef]  # noqa: PLC0415
         except ImportError:
-            continue
-        return functools.partial(faster.compress, level=1, wbits=_GZIP_FORMAT)
-    return functools.partial(zlib.compress, level=1, wbits=_GZIP_FORMAT)
+            from zlib import compress  # noqa: PLC0415
+    return functools.partial(compress, level=1, wbits=_GZIP_FORMAT)
 
 
 def _zstd() -> Compress:
@@ -72,6 +71,6 @@ def _zstd() -> Compress:
         from compression import zstd  # noqa: PLC0415 - new in that version
 
         return functools.partial(zstd.compress, level=1)
-    zstandard = importlib.import_module("zstandard")
-    compress: Compress = zstandard.ZstdCompressor(level=1).compress
-    return compress
+    import zstandard  # noqa: PLC0415 - an extra
+
+    return zstandard.ZstdCompressor(level=1).compress

@@ -1,8 +1,8 @@
 """Bodies are compressed where it pays, in a thread, and plain again for a server that will not have them."""
 
-import importlib
 import json
 import logging
+import sys
 import threading
 import zlib
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import zstandard
 
-from honeyhive_batcher import Batcher
+from honeyhive_batcher import Batcher, ConfigError
 from honeyhive_batcher.runtime import compression
 from honeyhive_batcher.runtime.compression import Compression
 from honeyhive_batcher.testing import collector
@@ -167,14 +167,10 @@ async def test_a_codec_that_fails_costs_nothing_but_the_compression(monkeypatch:
 async def test_what_gzip_is_made_with_is_what_is_installed(
     missing: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load = importlib.import_module
-
-    def without(name: str) -> Any:
-        if name.split(".", maxsplit=1)[0] in missing:
-            raise ImportError(name)
-        return load(name)
-
-    monkeypatch.setattr(importlib, "import_module", without)
+    for name in missing:
+        monkeypatch.setitem(sys.modules, name, None)  # then an import of it fails
+        for module in [module for module in sys.modules if module.startswith(f"{name}.")]:
+            monkeypatch.setitem(sys.modules, module, None)
     codec = Compression("gzip")
     body = TEXT.encode()
     smaller = await codec.of(body)
@@ -182,6 +178,13 @@ async def test_what_gzip_is_made_with_is_what_is_installed(
     assert smaller is not None
     assert len(smaller) < len(body) // 5
     assert zlib.decompress(smaller, wbits=31) == body
+
+
+def test_zstd_without_its_package_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    monkeypatch.setattr(sys, "version_info", (3, 13, 0))
+    with pytest.raises(ConfigError, match=r"pip install 'honeyhive-batcher\[zstd\]'"):
+        Batcher(api_key="hh_test", compression="zstd")
 
 
 async def test_the_work_is_done_in_a_thread_that_ends_with_the_run() -> None:
