@@ -1,6 +1,7 @@
-"""Print all benchmarks."""
+"""Run all parts of the suite."""
 
-from benchmarks import push, throughput
+import sys
 
-push.main()
-throughput.main()
+from benchmarks.cli import main
+
+sys.exit(main())
