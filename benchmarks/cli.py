@@ -12,7 +12,7 @@ import msgspec
 from benchmarks.peers.contestant import VENDORS, installed
 from benchmarks.report import Report
 
-PARTS = ("push", "throughput")
+PARTS = ("push", "limit", "throughput")
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

@@ -70,7 +70,7 @@ def table_of(found: Rounds, title: str) -> Table:
                 max(run.counts.twice for run in runs),
             ]
         )
-        if name != "nothing" and worst.delivered < worst.given:
+        if worst.counts.requests and worst.delivered < worst.given:
             table.notes.append(f"{name} lost {worst.given - worst.delivered:,} of {worst.given:,} events")
         table.notes += [f"{name}: unreadable: {line}" for line in runs[-1].counts.refused[:1]]
     table.notes += [f"{name} failed: {why}" for name, why in found.failures.items()]

@@ -1,0 +1,135 @@
+"""What nobody can go below: an encode for each event, and a request for each body.
+
+`RawClient` and `AiohttpClient` count the events given and send a body that was encoded beforehand for every
+hundred of them; so their bodies must be as many as the events of a run, and the warm-up takes some as well.
+"""
+
+import asyncio
+from collections import deque
+
+import msgspec
+
+from benchmarks.data import Event, make_event
+from benchmarks.http import Cutter
+from benchmarks.peers.contestant import Options
+
+_BATCH = 100
+_IN_FLIGHT = 4
+_PATH = "/events/model/batch"
+
+
+class EncodeOnly:
+    """One encode of each event, thrown away."""
+
+    def __init__(self, _options: Options) -> None:
+        self._encoder = msgspec.json.Encoder()
+
+    async def start(self) -> None:
+        pass
+
+    async def give(self, event: Event) -> None:
+        self._encoder.encode(event)
+
+    def push(self, event: Event) -> None:
+        self._encoder.encode(event)
+
+    async def settle(self) -> None:
+        pass
+
+    async def stop(self) -> None:
+        pass
+
+
+class _Prepared:
+    """Bodies encoded beforehand, one to send for every hundred events given, at most four on their way."""
+
+    def __init__(self, options: Options) -> None:
+        assert options.queue is not None
+        encode = msgspec.json.Encoder().encode
+        self.url = options.url
+        self._bodies = deque(
+            encode({"model_events": [make_event(first + number) for number in range(_BATCH)]})
+            for first in range(0, options.queue + _WARM_UP, _BATCH)
+        )
+        self._given = 0
+        self._slots = asyncio.Semaphore(_IN_FLIGHT)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def give(self, event: Event) -> None:  # noqa: ARG002 - it was encoded beforehand
+        self._given += 1
+        if self._given % _BATCH == 0:
+            await self._slots.acquire()
+            task = asyncio.ensure_future(self._send(self._bodies.popleft()))
+            self._tasks.add(task)
+            task.add_done_callback(self._sent)
+
+    def _sent(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._slots.release()
+
+    def push(self, event: Event) -> None:
+        raise NotImplementedError
+
+    async def settle(self) -> None:
+        while self._tasks:
+            await asyncio.gather(*self._tasks)
+
+    async def _send(self, body: bytes) -> None:
+        raise NotImplementedError
+
+
+_WARM_UP = 1_000
+
+
+class AiohttpClient(_Prepared):
+    """One session of aiohttp with its default settings."""
+
+    async def start(self) -> None:
+        import aiohttp
+
+        self._session = aiohttp.ClientSession(headers={"Content-Type": "application/json"})
+
+    async def _send(self, body: bytes) -> None:
+        async with self._session.post(self.url + _PATH, data=body) as answer:
+            await answer.read()
+
+    async def stop(self) -> None:
+        await self._session.close()
+
+
+class _Connection(asyncio.Protocol):
+    """One request at a time."""
+
+    def __init__(self) -> None:
+        self._cutter = Cutter()
+        self.answered: asyncio.Future[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        if self._cutter.feed(data) and self.answered is not None:
+            self.answered.set_result(None)
+
+
+class RawClient(_Prepared):
+    """Four connections of plain `asyncio.Protocol`: a client that reads lengths and nothing else."""
+
+    async def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        host, _, port = self.url.removeprefix("http://").partition(":")
+        pairs = [await loop.create_connection(_Connection, host, int(port)) for _ in range(_IN_FLIGHT)]
+        self._idle = [connection for _transport, connection in pairs]
+
+    async def _send(self, body: bytes) -> None:
+        connection = self._idle.pop()
+        connection.answered = asyncio.get_running_loop().create_future()
+        head = b"POST %b HTTP/1.1\r\nHost: sink\r\nContent-Length: %d\r\n\r\n" % (_PATH.encode(), len(body))
+        connection.transport.write(head + body)
+        await connection.answered
+        self._idle.append(connection)
+
+    async def stop(self) -> None:
+        for connection in self._idle:
+            connection.transport.close()
