@@ -46,10 +46,10 @@ def alone(
             timeout=_LONGEST,
         )
     except subprocess.TimeoutExpired as error:
-        raise MeasurementError(f"{function.__name__}{args} took longer than {_LONGEST} s") from error
+        raise MeasurementError(f"{function.__name__} took longer than {_LONGEST} s") from error
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
-        raise MeasurementError(f"{function.__name__}{args}: {lines[-1] if lines else done.returncode}")
+        raise MeasurementError(lines[-1].partition(";")[0] if lines else f"exit code {done.returncode}")
     result: ResultT = pickle.loads(done.stdout)
     return result
 
