@@ -12,7 +12,7 @@ import msgspec
 from benchmarks.peers.contestant import VENDORS, installed
 from benchmarks.report import Report
 
-PARTS = ("push", "limit", "throughput", "server50", "loss", "size", "scale", "footprint")
+PARTS = ("push", "limit", "throughput", "server50", "loss", "lag", "size", "scale", "footprint")
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

@@ -44,12 +44,9 @@ def _single(plan: Plan, url: str, figures: dict[str, float]) -> Table:
     figures["longest turn, ms"] = statistics.median(turns) * 1e3
     figures["longest turn, p99, ms"] = percentile(turns, 0.99) * 1e3
 
-    above = {
-        "the package": _PACKAGE,
-        "aiohttp": "import aiohttp",
-        "the package and aiohttp": _PACKAGE + ", aiohttp",
-    }
-    for label, statement in above.items():
+    modules = {"the package": "honeyhive_batcher", "aiohttp": "aiohttp", "both": "honeyhive_batcher, aiohttp"}
+    for label, module in modules.items():
+        statement = f"import {module}"
         pairs = [(_seconds(statement), _seconds("pass")) for _ in range(plan.size(15, 3))]
         taken = [imported - bare for imported, bare in pairs]
         _add(table, f"import of {label}, above bare Python, ms", taken, 1e3)

@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 
 from benchmarks.alone import SERVER_CORE, pin
 
-_BETWEEN = 0.001
+_BETWEEN = 0.0005
 _STAMP = struct.Struct("d")
 
 

@@ -20,7 +20,7 @@ class Paced(msgspec.Struct, frozen=True):
 
     given: int
     seconds: float
-    """How long the giving took: longer than it should where a contestant held the program up."""
+    """How long it took: longer than it should where a contestant held the program up."""
     cpu: float
     lags: list[float]
     """Seconds from a knock at the loop to its answer, in order of size."""
@@ -43,6 +43,8 @@ async def _paced(name: str, options: Options, rate: int, seconds: float, size: i
     sink.count(options.url)
     async with beating() as lags:
         with Meter() as meter:
+            await asyncio.sleep(10 * _TICK)  # the meter began with a collection
+            lags.clear()
             given = await _give(contestant, rate, seconds, size)
         seen = sorted(lags)
     await contestant.settle()

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 ResultT = TypeVar("ResultT")
 
 
-class Sleeps(selectors.DefaultSelector):  # type: ignore[misc,valid-type]  # which one depends on the system
+class Sleeps(selectors.DefaultSelector):
     """A selector that notes every sleep."""
 
     def __init__(self) -> None:

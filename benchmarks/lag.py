@@ -1,0 +1,108 @@
+"""What the program feels: how long its event loop takes to answer, and its HTTP requests.
+
+`python -m benchmarks.lag`. First an asyncio program that makes 5,000 events a second, then a FastAPI service
+that pushes one event per request. `nothing` is the same program without an exporter.
+"""
+
+import statistics
+import sys
+
+from benchmarks import sink
+from benchmarks.alone import MeasurementError, alone
+from benchmarks.cli import Plan, main
+from benchmarks.data import SIZES
+from benchmarks.loss import RATE
+from benchmarks.paced import Paced, paced
+from benchmarks.peers.contestant import Options, installed
+from benchmarks.report import Column, Plot, Report, Table, percentile, spread
+from benchmarks.service import requests
+from benchmarks.throughput import HAND_WRITTEN
+
+_SHARES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
+_LATENCY = [Column(f"{name}, ms", ",.3f") for name in (*_SHARES, "longest")]
+
+
+def measure(plan: Plan) -> Report:
+    """Return a table for each size of event, and one of requests."""
+    report = Report("lag")
+    others = [*installed(HAND_WRITTEN), *plan.peers]
+    with sink.running() as url:
+        for label in ("1 KB", "10 KB"):
+            report.tables.append(_loop(plan, url, label, others, report.figures))
+        report.tables.append(_requests(plan, url, others, report.figures))
+    return report
+
+
+def _loop(plan: Plan, url: str, label: str, others: list[str], figures: dict[str, float]) -> Table:
+    seconds = plan.size(5, 1)
+    columns = [
+        Column("contestant"),
+        *_LATENCY,
+        Column("CPU, % of a core", ",.1f"),
+        Column("full collections", ","),
+    ]
+    columns += [Column("longest collection, ms"), Column("given in, s", ",.1f"), Column("lost", ",")]
+    table = Table(f"Lag of the loop, {RATE:,} events of {label} a second for {seconds} s", columns)
+    table.plot = Plot(["p50, ms", "p99, ms", "p99.9, ms"], is_logarithmic=True)
+    runs: dict[str, list[Paced]] = {name: [] for name in ("nothing", "batcher", *others)}
+    for _ in range(plan.turns(5)):
+        for name in list(runs):
+            try:
+                runs[name].append(alone(paced, name, Options(url=url), RATE, seconds, SIZES[label]))
+            except MeasurementError as error:
+                table.notes.append(f"{name} failed: {error}")
+                del runs[name]
+    for name, own in runs.items():
+        ordered = [[percentile(run.lags, share) for run in own] for share in _SHARES.values()]
+        lags = [statistics.median(each) for each in ordered]
+        cpu = statistics.median(run.cpu / run.seconds for run in own)
+        given_in = statistics.median(run.seconds for run in own)
+        lost = 0 if name == "nothing" else max(run.given - run.counts.distinct for run in own)
+        full = max(run.full_collections for run in own)
+        pause = max(run.longest_pause for run in own)
+        longest = max(run.lags[-1] for run in own)
+        table.rows.append(
+            [name, *(lag * 1e3 for lag in (*lags, longest)), cpu * 100, full, pause * 1e3, given_in, lost]
+        )
+    pairs = list(zip(runs["batcher"], runs["nothing"], strict=True))
+    above = [(percentile(ours.lags, 0.99) - percentile(idle.lags, 0.99)) * 1e3 for ours, idle in pairs]
+    table.notes.append(f"batcher less nothing, p99 of the same round, ms: {spread(above, ',.3f')}")
+    late = [percentile(run.lags, 0.999) for run in runs["batcher"]]
+    figures[f"{label}: p99 above idle, ms"] = statistics.median(above)
+    figures[f"{label}: p99.9, ms"] = statistics.median(late) * 1e3
+    figures[f"{label}: full collections"] = max(
+        ours.full_collections - idle.full_collections for ours, idle in pairs
+    )
+    return table
+
+
+def _requests(plan: Plan, url: str, others: list[str], figures: dict[str, float]) -> Table:
+    """Two services at a time, with and without an exporter, take turns of half a second."""
+    rate, slices = plan.size(400, 200), plan.size(24, 2)
+    columns = [
+        Column("contestant"),
+        *_LATENCY,
+        Column("p99 without, ms", ",.3f"),
+        Column("p99 over that without", ",.3f"),
+    ]
+    table = Table(f"FastAPI, {rate} requests a second, one push each", [*columns, Column("lost", ",")])
+    table.plot = Plot(["p50, ms", "p99, ms", "p99.9, ms"])
+    for name in ("nothing", "batcher", *others):
+        try:
+            run = alone(requests, ["nothing", name], url, rate, slices, 0.5)
+        except MeasurementError as error:
+            table.notes.append(f"{name} failed: {error}")
+            continue
+        base, own = run.latencies
+        shown = [percentile(own, share) * 1e3 for share in _SHARES.values()]
+        ratio = percentile(own, 0.99) / percentile(base, 0.99)
+        lost = None if name == "nothing" else run.given - run.counts.distinct
+        table.rows.append([name, *shown, own[-1] * 1e3, percentile(base, 0.99) * 1e3, ratio, lost])
+        if name in ("nothing", "batcher"):
+            figures[f"requests: p99 of {name} over nothing"] = ratio
+    table.notes.append("nothing over nothing shows how much of the last ratios is chance")
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main(["lag"]))
