@@ -29,12 +29,13 @@ def measure(plan: Plan) -> Report:
     with sink.running() as url:
         for label in ("1 KB", "10 KB"):
             report.tables.append(_loop(plan, url, label, others, report.figures))
+        others = [*plan.peers] if plan.quick else others
         report.tables.append(_requests(plan, url, others, report.figures))
     return report
 
 
 def _loop(plan: Plan, url: str, label: str, others: list[str], figures: dict[str, float]) -> Table:
-    seconds = plan.size(5, 1)
+    seconds = plan.size(4, 1)
     columns = [
         Column("contestant"),
         *_LATENCY,
@@ -45,7 +46,7 @@ def _loop(plan: Plan, url: str, label: str, others: list[str], figures: dict[str
     table = Table(f"Lag of the loop, {RATE:,} events of {label} a second for {seconds} s", columns)
     table.plot = Plot(["p50, ms", "p99, ms", "p99.9, ms"], is_logarithmic=True)
     runs: dict[str, list[Paced]] = {name: [] for name in ("nothing", "batcher", *others)}
-    for _ in range(plan.turns(5)):
+    for _ in range(plan.turns(3)):
         for name in list(runs):
             try:
                 runs[name].append(alone(paced, name, Options(url=url), RATE, seconds, SIZES[label]))

@@ -28,12 +28,12 @@ def measure(plan: Plan) -> Report:
         "Delivered of those given, default settings", [*columns, Column("seconds of giving", ",.1f")]
     )
     report = Report("loss", [table], {"lost": 0.0, "twice": 0.0})
-    burst, seconds = plan.size(50_000, 3_000), plan.size(5, 1)
+    burst, seconds = plan.size(50_000, 3_000), 0.4 if plan.quick else 5.0
     for delay, server in ((0.0, ""), (SLOW, f", server takes {SLOW * 1e3:.0f} ms")):
         for name in ("batcher", *installed(HAND_WRITTEN), *plan.peers):
             with sink.running(delay) as url:
                 _add(report, f"burst of {burst:,}{server}", name, (url, burst, 0))
-                _add(report, f"{RATE:,}/s for {seconds} s{server}", name, (url, 0, seconds))
+                _add(report, f"{RATE:,}/s for {seconds:.1f} s{server}", name, (url, 0, seconds))
     return report
 
 

@@ -8,4 +8,6 @@ def reply(first_line: bytes, events: int) -> bytes:
         return b"[" + b",".join([b'{"status":202}'] * events) + b"]"
     if path.startswith((b"/v1/traces", b"/v1/logs", b"/api/public/otel")):  # OTLP: an empty message
         return b""
+    if path == b"/info":  # LangSmith: with this its client compresses, as it does for its own service
+        return b'{"instance_flags":{"zstd_compression_enabled":true}}'
     return b"{}"

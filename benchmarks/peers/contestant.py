@@ -59,7 +59,17 @@ _LIMITS = {
     "raw_client": Entry("limits", "RawClient", "msgspec"),
     "aiohttp_client": Entry("limits", "AiohttpClient", "aiohttp"),
 }
-VENDORS: dict[str, Entry] = {}
+VENDORS = {
+    "libhoney": Entry("libhoney", "Libhoney", "libhoney"),
+    "langsmith": Entry("langsmith", "Langsmith", "langsmith"),
+    "honeyhive": Entry("honeyhive", "Honeyhive", "honeyhive", most_events=3_000),
+    "otel_spans": Entry("otel", "OtelSpans", "opentelemetry.exporter.otlp.proto.http"),
+    "otel_logs": Entry("otel", "OtelLogs", "opentelemetry.exporter.otlp.proto.http"),
+    "langfuse": Entry("langfuse", "LangfuseGenerations", "langfuse"),
+    "posthog": Entry("posthog", "PosthogEvents", "posthog"),
+    "sentry": Entry("sentry", "SentryLogs", "sentry_sdk"),
+    "segment": Entry("segment", "SegmentEvents", "segment"),
+}
 ALL = _HAND_WRITTEN | _LIMITS | VENDORS
 
 
