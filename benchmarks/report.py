@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Iterable, Iterator
+from typing import Literal
 
 import msgspec
 
@@ -16,10 +17,12 @@ class Column(msgspec.Struct, frozen=True):
 
 
 class Plot(msgspec.Struct, frozen=True):
-    """How to draw a table: its first column along x, and these columns along y."""
+    """How to draw a table: its first columns along x, and these columns along y."""
 
     columns: list[str]
-    kind: str = "bar"
+    kind: Literal["bar", "line"] = "bar"
+    labels: int = 1
+    """How many columns name a row."""
     is_logarithmic: bool = False
 
 
@@ -55,6 +58,7 @@ class Report(msgspec.Struct):
     tables: list[Table] = []
     figures: dict[str, float] = {}
     """What the bounds are checked against, by name."""
+    has_failed: bool = False
 
 
 def shown(cell: Cell, form: str) -> str:
