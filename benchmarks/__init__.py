@@ -8,5 +8,6 @@ that is measured runs in a process of its own on one core, and the server that i
     data       the events                         peers/    who takes part, and a file for each
     alone      a process for each measurement     sink      the server, which counts what came
     blast      one contestant, all at once        rounds    contestants take turns
-    report     tables and figures                 cli       the command line
+    report     tables and figures                 bounds    what the figures must be
+    plots      tables as pictures                 cli       the command line
 """

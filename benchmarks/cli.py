@@ -9,7 +9,10 @@ from pathlib import Path
 
 import msgspec
 
+from benchmarks.alone import MeasurementError
+from benchmarks.bounds import check
 from benchmarks.peers.contestant import VENDORS, installed
+from benchmarks.plots import draw
 from benchmarks.report import Report
 
 PARTS = ("push", "limit", "throughput", "server50", "loss", "lag", "size", "scale", "footprint")
@@ -48,9 +51,17 @@ def main(parts: Sequence[str] = PARTS) -> int:
             print(f"{name} is not installed: skipped", file=sys.stderr)
     plan = Plan(quick=options.quick, peers=tuple(installed(wanted)), rounds=options.rounds)
     reports = [_run(part, plan) for part in parts]
+    table, failed = check(reports)
+    if plan.quick:
+        table.notes.append("a quick run shows that the suite works; only its counts mean anything")
+        failed = [bound for bound in failed if bound.is_count]
+    if table.rows:
+        print("## bounds\n\n" + "\n".join(table.lines()))
     if options.json:
         options.json.write_bytes(msgspec.json.format(msgspec.json.encode(reports)))
-    return 0
+    if options.plots:
+        draw(reports, options.plots)
+    return bool(failed) or any(report.has_failed for report in reports)
 
 
 def _wanted(text: str, parser: argparse.ArgumentParser) -> list[str]:
@@ -63,8 +74,12 @@ def _wanted(text: str, parser: argparse.ArgumentParser) -> list[str]:
 
 def _run(part: str, plan: Plan) -> Report:
     began = time.monotonic()
-    report: Report = importlib.import_module(f"benchmarks.{part}").measure(plan)
-    print(f"## {part}\n")
+    print(f"## {part}\n", flush=True)
+    try:
+        report: Report = importlib.import_module(f"benchmarks.{part}").measure(plan)
+    except MeasurementError as error:  # the other parts may still tell something
+        print(f"{part} came to no end: {error}\n")
+        return Report(part, has_failed=True)
     for table in report.tables:
         print("\n".join(table.lines()))
     print(f"{part}: {time.monotonic() - began:.0f} s", file=sys.stderr)

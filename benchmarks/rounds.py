@@ -9,6 +9,9 @@ from benchmarks.alone import MeasurementError, alone
 from benchmarks.blast import Blast, blast
 from benchmarks.peers.contestant import ALL, Options
 
+INDISPENSABLE = ("nothing", "batcher")
+"""Without these there is nothing to compare."""
+
 
 class Rounds(msgspec.Struct):
     """The runs of each contestant, one a round, and why others have none."""
@@ -32,7 +35,7 @@ class Rounds(msgspec.Struct):
 
 
 def run_rounds(names: Sequence[str], url: str, events: int, rounds: int, *, sized: bool) -> Rounds:
-    """Let each contestant run once a round; one that fails is out, and says why.
+    """Let each contestant run once a round; a peer that fails is out, and says why.
 
     With `sized`, the queues of those that would lose events are made to hold all.
     """
@@ -46,6 +49,8 @@ def run_rounds(names: Sequence[str], url: str, events: int, rounds: int, *, size
             try:
                 found.runs[name].append(alone(blast, name, options, most))
             except MeasurementError as error:
+                if name in INDISPENSABLE:
+                    raise
                 found.failures[name] = str(error)
                 del found.runs[name]
     return found

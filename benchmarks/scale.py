@@ -28,14 +28,15 @@ def measure(plan: Plan) -> Report:
     with sink.running() as url:
         for title, function, values in (
             ("sessions alive, an event waiting in all but one", crowd.sessions_alive, sessions),
-            ("sessions, events in turn", crowd.sessions_in_turn, sessions),
+            ("sessions in turn, a body each", crowd.sessions_in_turn, sessions),
             ("events held before", crowd.held, depths),
             ("producer threads", crowd.threads, [1, 2, 4, 8] if not plan.quick else [1, 2]),
         ):
             rows = {f"{value:,}": partial(_crowd, function, value, events) for value in values}
             table, ratios = _table(title, rows, url, plan.turns(3))
             report.tables.append(table)
-            report.figures[title] = ratios[-1]
+            if ratios:
+                report.figures[title.partition(",")[0]] = ratios[-1]
         for name, choices in _settings(plan).items():
             rows = {str(choice): partial(_setting, {name: choice}, events) for choice in choices}
             report.tables.append(_table(name, rows, url, plan.turns(3))[0])

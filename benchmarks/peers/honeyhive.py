@@ -10,13 +10,13 @@ from benchmarks.data import Event
 from benchmarks.peers.contestant import Options
 
 _BATCH = 100
-_DEFAULT_QUEUE = 10_000
+_QUEUE = 10_000
 
 
 class Honeyhive:
     def __init__(self, options: Options) -> None:
         self._config = APIConfig(base_path=options.url, access_token="hh_bench")
-        self._queue: asyncio.Queue[Event] = asyncio.Queue(options.queue or _DEFAULT_QUEUE)
+        self._queue: asyncio.Queue[Event] = asyncio.Queue(_QUEUE)
         self.give = self._queue.put
 
     async def start(self) -> None:

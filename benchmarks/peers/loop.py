@@ -10,7 +10,8 @@ from benchmarks.peers.contestant import Options
 
 BATCH = 100
 _HEADERS = {"Authorization": "Bearer hh_bench", "Content-Type": "application/json"}
-_DEFAULT_QUEUE = 10_000
+_QUEUE = 10_000
+"""As the batcher's; whoever gives more waits for room, so that it need not hold all."""
 
 
 class Loop:
@@ -18,7 +19,7 @@ class Loop:
 
     def __init__(self, options: Options, senders: int) -> None:
         self.url = options.url + "/events/model/batch"
-        self.queue: asyncio.Queue[Event] = asyncio.Queue(options.queue or _DEFAULT_QUEUE)
+        self.queue: asyncio.Queue[Event] = asyncio.Queue(_QUEUE)
         self.give = self.queue.put
         self._senders = senders
 
