@@ -8,6 +8,7 @@ import os
 import pickle
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -59,9 +60,14 @@ def serve() -> None:
     pin(PRODUCER_CORE)
     answer = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    function, args, kwargs = pickle.load(sys.stdin.buffer)
-    result = pickle.dumps(function(*args, **kwargs))
-    with answer:
-        answer.write(result)
-    sys.stdout.flush()
-    os._exit(0)  # what a peer's threads still have to say at exit is no part of it
+    try:
+        function, args, kwargs = pickle.load(sys.stdin.buffer)
+        result = pickle.dumps(function(*args, **kwargs))
+        with answer:
+            answer.write(result)
+        code = 0
+    except Exception:
+        traceback.print_exc()
+        code = 1
+    sys.stderr.flush()
+    os._exit(code)  # what a peer's threads still have to say at exit is no part of it

@@ -25,17 +25,20 @@ _CONNECTIONS = 8
 
 
 class Slices(msgspec.Struct):
-    """Request latencies of each service, in seconds, in order of size, and what its sink counted."""
+    """What became of the requests to each service, slice by slice."""
 
-    latencies: list[list[float]]
+    latencies: list[list[list[float]]]
+    """Of each service, of each slice: seconds, in order of size."""
     given: int
+    """Requests to each of them."""
     counts: sink.Counts
 
 
 def requests(names: list[str], url: str, rate: int, slices: int, seconds: float) -> Slices:
     """Start a service for each name and send requests to one after the other, a slice at a time."""
     pin(SERVER_CORE)
-    found: list[list[float]] = [[] for _ in names]
+    sink.count(url)
+    found: list[list[list[float]]] = [[] for _ in names]
     given = 0
     with _services(names, url) as ports:
         for number in range(-1, slices):  # the first slice is a warm-up
@@ -43,12 +46,12 @@ def requests(names: list[str], url: str, rate: int, slices: int, seconds: float)
                 taken = asyncio.run(_slice(port, rate, seconds))
                 given += len(taken)
                 if number >= 0:
-                    latencies.extend(taken)
+                    latencies.append(sorted(taken))
         time.sleep(2.0)  # longer than any contestant waits for more events
         for port in ports:
             asyncio.run(_get(port, b"GET /settle HTTP/1.1\r\nHost: service\r\n\r\n"))
         counts = sink.count(url)
-    return Slices([sorted(each) for each in found], given // len(names), counts)
+    return Slices(found, given // len(names), counts)
 
 
 @contextmanager
