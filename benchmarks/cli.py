@@ -11,7 +11,7 @@ import msgspec
 
 from benchmarks.alone import MeasurementError
 from benchmarks.bounds import check
-from benchmarks.peers.contestant import VENDORS, installed
+from benchmarks.peers.contestant import HAND_WRITTEN, VENDORS, installed, is_installed, is_there
 from benchmarks.plots import draw
 from benchmarks.report import Report
 
@@ -46,9 +46,11 @@ def main(parts: Sequence[str] = PARTS) -> int:
     parser.add_argument("--plots", type=Path, metavar="DIR", help="draw the tables there (needs matplotlib)")
     options = parser.parse_args()
     wanted = _wanted(options.peers or ("none" if options.quick else "all"), parser)
-    for name in wanted:
-        if name not in installed(wanted):
-            print(f"{name} is not installed: skipped", file=sys.stderr)
+    if options.plots and not is_there("matplotlib"):
+        parser.error("--plots needs matplotlib, which is not installed")
+    missing = [name for name in (*HAND_WRITTEN, *wanted) if not is_installed(name)]
+    if missing:
+        print(f"Not installed, and skipped: {', '.join(missing)}.\n")
     plan = Plan(quick=options.quick, peers=tuple(installed(wanted)), rounds=options.rounds)
     reports = [_run(part, plan) for part in parts]
     table, failed = check(reports)

@@ -11,9 +11,8 @@ import time
 from benchmarks import sink, still
 from benchmarks.alone import alone
 from benchmarks.cli import Plan, main
-from benchmarks.peers.contestant import installed
+from benchmarks.peers.contestant import HAND_WRITTEN, installed
 from benchmarks.report import Column, Report, Table, percentile
-from benchmarks.throughput import HAND_WRITTEN
 
 _KEEP_ALIVE = 15.0
 """Seconds for which aiohttp keeps a connection that nobody uses, and a timer with it."""

@@ -14,11 +14,10 @@ from benchmarks.cli import Plan, main
 from benchmarks.data import SIZES
 from benchmarks.loss import RATE
 from benchmarks.paced import Paced, paced
-from benchmarks.peers.contestant import Options, installed
+from benchmarks.peers.contestant import HAND_WRITTEN, Options, installed, is_there
 from benchmarks.report import Column, Plot, Report, Table, percentile, spread
 from benchmarks.rounds import INDISPENSABLE
 from benchmarks.service import requests
-from benchmarks.throughput import HAND_WRITTEN
 
 _SHARES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
 _LATENCY = [Column(f"{name}, ms", ",.3f") for name in (*_SHARES, "longest")]
@@ -88,6 +87,9 @@ def _requests(plan: Plan, url: str, others: list[str], figures: dict[str, float]
     columns += [Column("p99 over that without, by slice"), Column("lost", ",")]
     table = Table(f"FastAPI, {rate} requests a second, one push each", columns)
     table.plot = Plot(["p50, ms", "p99, ms", "p99.9, ms"])
+    if not (is_there("fastapi") and is_there("uvicorn")):
+        table.notes.append("fastapi or uvicorn is not installed: skipped")
+        return table
     for name in (*INDISPENSABLE, *others):
         slices = plan.size(40 if name in INDISPENSABLE else 10, 2)
         try:

@@ -11,9 +11,8 @@ from benchmarks.alone import MeasurementError, alone
 from benchmarks.blast import blast
 from benchmarks.cli import Plan, main
 from benchmarks.paced import paced
-from benchmarks.peers.contestant import ALL, Options, installed
+from benchmarks.peers.contestant import ALL, HAND_WRITTEN, Options, installed
 from benchmarks.report import Column, Report, Table
-from benchmarks.throughput import HAND_WRITTEN
 
 SLOW = 0.05
 """Seconds that the slow server takes for each request."""

@@ -9,10 +9,10 @@ import sys
 from benchmarks import sink
 from benchmarks.cli import Plan, main
 from benchmarks.loss import SLOW
-from benchmarks.peers.contestant import VENDORS, installed
+from benchmarks.peers.contestant import HAND_WRITTEN, VENDORS, installed
 from benchmarks.report import Report, spread
 from benchmarks.rounds import run_rounds
-from benchmarks.throughput import HAND_WRITTEN, table_of
+from benchmarks.throughput import table_of
 
 
 def measure(plan: Plan) -> Report:

@@ -11,9 +11,8 @@ from benchmarks.alone import alone
 from benchmarks.blast import blast
 from benchmarks.cli import Plan, main
 from benchmarks.data import SIZES
-from benchmarks.peers.contestant import Options, installed
+from benchmarks.peers.contestant import HAND_WRITTEN, Options, installed
 from benchmarks.report import Column, Plot, Report, Table
-from benchmarks.throughput import HAND_WRITTEN
 
 
 def measure(plan: Plan) -> Report:

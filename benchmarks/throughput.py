@@ -10,11 +10,10 @@ import sys
 
 from benchmarks import sink
 from benchmarks.cli import Plan, main
-from benchmarks.peers.contestant import VENDORS, installed
+from benchmarks.peers.contestant import HAND_WRITTEN, VENDORS, installed
 from benchmarks.report import Column, Plot, Report, Table, spread
 from benchmarks.rounds import Rounds, run_rounds
 
-HAND_WRITTEN = ("usual_loop", "orjson_loop")
 _COLUMNS = [
     Column("contestant"),
     Column("events/s", ",.0f"),

@@ -48,9 +48,11 @@ class Entry(msgspec.Struct, frozen=True):
     """Most events in the throughput table, where more would only take long."""
 
 
-_HAND_WRITTEN = {
+_OURS = {
     "nothing": Entry("nothing", "Nothing", "msgspec"),
     "batcher": Entry("ours", "Ours", "honeyhive_batcher"),
+}
+HAND_WRITTEN = {
     "usual_loop": Entry("usual_loop", "UsualLoop", "aiohttp"),
     "orjson_loop": Entry("orjson_loop", "OrjsonLoop", "orjson"),
 }
@@ -70,15 +72,20 @@ VENDORS = {
     "sentry": Entry("sentry", "SentryLogs", "sentry_sdk"),
     "segment": Entry("segment", "SegmentEvents", "segment"),
 }
-ALL = _HAND_WRITTEN | _LIMITS | VENDORS
+ALL = _OURS | HAND_WRITTEN | _LIMITS | VENDORS
+
+
+def is_there(module: str) -> bool:
+    """Return whether a module could be imported."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # nor is the package that it is in
+        return False
 
 
 def is_installed(name: str) -> bool:
-    """Return whether what it needs is there."""
-    try:
-        return importlib.util.find_spec(ALL[name].needs) is not None
-    except ModuleNotFoundError:
-        return False
+    """Return whether what a contestant needs is there."""
+    return is_there(ALL[name].needs)
 
 
 def installed(names: Iterable[str]) -> list[str]:
