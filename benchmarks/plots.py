@@ -1,6 +1,5 @@
 """The tables as pictures, one file for each. Needs matplotlib."""
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,11 +11,10 @@ def draw(reports: Iterable[Report], folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for report in reports:
-        for table in report.tables:
-            if table.plot is not None and table.rows:
-                name = re.sub(r"[^a-z0-9]+", "-", f"{report.part} {table.title}".lower()).strip("-")
-                files.append(folder / f"{name}.svg")
-                _draw(table, files[-1])
+        drawn = [table for table in report.tables if table.plot is not None and table.rows]
+        for number, table in enumerate(drawn, 1):
+            files.append(folder / f"{report.part}-{number}.svg")
+            _draw(table, files[-1])
     return files
 
 
