@@ -108,7 +108,7 @@ def measure(plan: Plan) -> Report:
     for which in ("median", "p99", "p99.9"):
         columns += [Column(f"{which}, ns", ",.0f"), Column(f"{which}, encodes")]
     table = Table("One push", [*columns, Column("calls", ","), Column("accepted", ",")])
-    table.plot = Plot(["median, encodes", "p99, encodes"], labels=2)
+    table.plot = Plot(["median, encodes", "p99, encodes"], labels=2, is_logarithmic=True)
     report = Report("push", [table])
     for label, size in SIZES.items():
         calls = plan.size(20_000, 500) if size < 50_000 else plan.size(3_000, 200)
