@@ -14,6 +14,7 @@ from benchmarks.cli import Plan, main
 from benchmarks.peers.contestant import HAND_WRITTEN, installed
 from benchmarks.report import Column, Report, Table, percentile
 
+_SOON = 0.1
 _KEEP_ALIVE = 15.0
 """Seconds for which aiohttp keeps a connection that nobody uses, and a timer with it."""
 
@@ -68,7 +69,7 @@ def _idle(plan: Plan, url: str, figures: dict[str, float]) -> Table:
     columns = [Column("contestant"), Column("when"), Column("timer of the loop")]
     table = Table(f"Idle for {seconds} s", [*columns, Column("wake-ups", ","), Column("CPU us/s", ",.0f")])
     table.notes.append(f"aiohttp keeps unused connections for {_KEEP_ALIVE:.0f} s, and a timer for as long")
-    states = {"before anything was sent": None, "after a batch was delivered": 0.1}
+    states = {"before anything was sent": None, "after a batch was delivered": _SOON}
     if not plan.quick:
         states["after that, and without connections"] = _KEEP_ALIVE + 5
     for name in ("nothing", "batcher", *installed(HAND_WRITTEN), *plan.peers):
@@ -76,9 +77,10 @@ def _idle(plan: Plan, url: str, figures: dict[str, float]) -> Table:
             run = alone(still.idle, name, url, float(seconds), pause)
             armed = "armed" if run.has_timer else "none"
             table.rows.append([name, when, armed, run.wake_ups, run.cpu / seconds * 1e6])
-            if name == "batcher" and pause != 0.1:
-                figures["timers armed"] = figures.get("timers armed", 0) + run.has_timer
+            if name == "batcher":
                 figures["wake-ups"] = figures.get("wake-ups", 0) + run.wake_ups
+                if pause != _SOON:  # then aiohttp's own timer is armed
+                    figures["timers armed"] = figures.get("timers armed", 0) + run.has_timer
     return table
 
 
