@@ -15,7 +15,7 @@ from benchmarks.peers.contestant import HAND_WRITTEN, VENDORS, installed, is_ins
 from benchmarks.plots import draw
 from benchmarks.report import Report
 
-PARTS = ("push", "limit", "throughput", "server50", "loss", "lag", "size", "scale", "footprint")
+PARTS = ("push", "anatomy", "limit", "throughput", "server50", "loss", "lag", "size", "scale", "footprint")
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

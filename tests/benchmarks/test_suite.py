@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import anatomy
 from benchmarks.bounds import BOUNDS, Bound, check
-from benchmarks.cli import PARTS
+from benchmarks.cli import PARTS, Plan
 from benchmarks.http import Cutter, plain
 from benchmarks.push import CASES, push_cost
 from benchmarks.report import Column, Report, Table, percentile, spread
@@ -101,3 +102,11 @@ def test_a_part_runs_alone_and_writes_what_it_found(tmp_path: Path) -> None:
         check=False,
     )
     assert "| events lost end to end | <= 0 | 0.000 | pass |" in checked.stdout
+
+
+def test_the_anatomy_of_a_push_names_every_step_and_its_parts_cost_less_than_the_whole() -> None:
+    report = anatomy.measure(Plan(quick=True))
+    costs = {str(row[0]): float(row[2] or 0) for row in report.tables[0].rows}
+    assert costs["one encode"] == 1.0
+    assert min(costs.values()) > 0
+    assert costs["push"] > costs["- encoder"] > costs["-- an id"]
