@@ -58,7 +58,7 @@ class EndpointSettings(_Part, frozen=True, kw_only=True):
     """Seconds for one request, from connecting to the end of the answer."""
     max_in_flight: Count = 16
     """Most requests at once; concurrency adapts below it."""
-    compression: Literal["none"] | Codec = "none"
+    compression: Literal["none", "gzip", "zstd"] = "none"
     """How bodies are compressed, in a thread; plain again when the server will not have them so. "zstd" needs
     CPython 3.14 or the package `zstandard`."""
     test_mode: bool = False
