@@ -1,10 +1,13 @@
 """The nouns that hold content do not show it: error reporters show the variables of every frame."""
 
 import enum
+import itertools
 
 import pytest
 
 from honeyhive_batcher.core.model import (
+    APPENDED,
+    SESSIONLESS,
     Admission,
     Attempt,
     Batch,
@@ -14,11 +17,16 @@ from honeyhive_batcher.core.model import (
     Fate,
     Fragment,
     GroupKey,
+    Mended,
     Phase,
+    Repaired,
     Request,
     Response,
     Trigger,
+    ids_of,
+    size_of,
 )
+from tests.fakes import NEW_ID
 
 CONTENT = b'{"content":"secret"}'
 
@@ -53,8 +61,65 @@ def test_two_that_hold_the_same_are_two() -> None:
     everything = {
         *(GroupKey(session_id="s", properties=CONTENT) for _ in range(2)),
         *(Fragment(CONTENT, "id", key, 1, 0.0) for _ in range(2)),
+        *(Repaired(CONTENT, "id", key, 1, 0.0, repairs=1) for _ in range(2)),
+        *(Closing(CONTENT, "id", key, 1, 0.0, closing=CONTENT) for _ in range(2)),
+        *(Mended(CONTENT, "id", key, 1, 0.0, charged=1) for _ in range(2)),
         *(Batch(key=key, fragments=(fragment,)) for _ in range(2)),
         *(Request(method="POST", path="/p", body=CONTENT, max_reply_bytes=1) for _ in range(2)),
         *(Attempt(batch=batch) for _ in range(2)),
     }
-    assert len(everything) == 10
+    assert len(everything) == 16
+
+
+def test_an_event_that_was_not_accepted_yet_has_no_place_and_nothing_special() -> None:
+    event = Fragment(CONTENT, "id")
+    assert (event.key, event.seq, event.accepted_at, event.settled) == (SESSIONLESS, 0, 0.0, False)
+    assert (event.repairs, event.closing, event.maybe_sent) == (0, b"", False)
+
+
+def test_nothing_is_plain_or_compressed_unless_it_is_said() -> None:
+    batch = Batch(key=SESSIONLESS, fragments=(Fragment(CONTENT, "id"),))
+    assert Attempt(batch=batch).plain is False
+    assert Request(method="POST", path="/p", body=CONTENT, max_reply_bytes=1).plain is False
+    assert Response(status=200).compressed is False
+
+
+# Ids and sizes.
+
+OURS = (b'{"x":"\xc3\xa9","event_id":"%b"}' % NEW_ID.encode(), -38)
+IDS: list[tuple[Fragment, str]] = [
+    (Fragment(*OURS), NEW_ID),
+    (Fragment(OURS[0].replace(b"6e", b"00"), APPENDED), NEW_ID.replace("6e", "00")),
+    (Repaired(*OURS, repairs=1), NEW_ID),
+    (Fragment(b'{"event_id":"mine","x":"y"}', 13), "mine"),
+    (Fragment(b'{"event_id":"caf\xc3\xa9"}', 13), "café"),
+    (Fragment(b'{"event_id":"qu\\"ote"}', 'qu"ote'), 'qu"ote'),
+    (Closing(b'{"event_id":"s"}', "s", closing=b"{}"), "s"),
+    (Mended(CONTENT, NEW_ID, charged=3), NEW_ID),
+]
+
+
+@pytest.mark.parametrize(("fragment", "event_id"), IDS)
+def test_an_id_is_read_out_of_the_bytes_that_hold_it(fragment: Fragment, event_id: str) -> None:
+    assert fragment.event_id == event_id
+
+
+def test_the_ids_of_many_are_those_of_each_in_their_order() -> None:
+    """Those that were made here are taken together, where there are no others."""
+    assert ids_of(()) == ()
+    for length in (1, 2, 3):
+        for pairs in itertools.permutations(IDS, length):
+            assert ids_of([fragment for fragment, _ in pairs]) == tuple(event_id for _, event_id in pairs)
+
+
+def test_what_is_charged_is_what_was_taken_when_it_was_accepted() -> None:
+    ten = b"x" * 10
+    fragments = [
+        Fragment(ten, "a"),
+        Repaired(ten, "b", repairs=3),
+        Closing(ten, "c", closing=b"c" * 7),
+        Mended(ten, "d", charged=13),
+    ]
+    assert [fragment.size for fragment in fragments] == [10, 10, 17, 13]
+    assert size_of(fragments) == size_of(iter(fragments)) == 50
+    assert size_of(()) == 0

@@ -6,8 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from honeyhive_batcher.core.model import SESSIONLESS, Attempt, Batch, Fragment
-from honeyhive_batcher.core.trial import Piece, Trial
+from honeyhive_batcher.core.model import (
+    SESSIONLESS,
+    Attempt,
+    Batch,
+    Closing,
+    Fragment,
+    GroupKey,
+    Mended,
+    Repaired,
+)
+from honeyhive_batcher.core.trial import Piece, Trial, mended_batch
 
 
 def fragments(count: int) -> tuple[Fragment, ...]:
@@ -225,3 +234,38 @@ def test_halves_keep_the_order_and_the_first_is_never_the_smaller(count: int) ->
     assert (*first, *second) == events
     assert 0 <= len(first) - len(second) <= 1
     assert second
+
+
+# Mending.
+
+SESSION = GroupKey(session_id="s", properties=b"{}")
+ODD, MENDED = b'{"event_id":"a","x":NaN}', b'{"event_id":"a","x":null}'
+
+
+def test_what_is_mended_keeps_its_place_in_the_batch_and_what_it_was_charged() -> None:
+    good = Fragment(b'{"event_id":"b","x":"NaN"}', 13, SESSION, 8, 6.0)
+    closing = Closing(b'{"x":NaN}', "s", SESSION, 9, 6.5, closing=b"{}")
+    batch = Batch(key=SESSION, fragments=(Fragment(ODD, 13, SESSION, 7, 5.0), good, closing))
+    made = mended_batch(batch)
+    assert made is not None
+    assert made.key is SESSION
+    mended, *others = made.fragments
+    assert [each is other for each, other in zip(others, (good, closing), strict=True)] == [True, True]
+    assert (mended.data, mended.event_id, mended.size) == (MENDED, "a", len(ODD))
+    assert (mended.key, mended.seq, mended.accepted_at, mended.settled) == (SESSION, 7, 5.0, False)
+
+
+@pytest.mark.parametrize(
+    ("fragment", "charged"), [(Mended(ODD, "a", charged=50), 50), (Repaired(ODD, 13, repairs=1), len(ODD))]
+)
+def test_what_is_mended_is_charged_what_it_was(fragment: Fragment, charged: int) -> None:
+    made = mended_batch(Batch(key=SESSIONLESS, fragments=(fragment,)))
+    assert made is not None
+    assert [each.size for each in made.fragments] == [charged]
+
+
+def test_where_there_is_nothing_to_mend_there_is_no_other_batch() -> None:
+    good = Fragment(b'{"event_id":"b","x":"NaN"}', 13)
+    closing = Closing(b'{"x":NaN}', "s", SESSION, closing=b"{}")
+    assert mended_batch(Batch(key=SESSIONLESS, fragments=(good,))) is None
+    assert mended_batch(Batch(key=SESSION, fragments=(good, closing))) is None
