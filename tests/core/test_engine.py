@@ -9,6 +9,7 @@ import pytest
 from honeyhive_batcher.core import wire
 from honeyhive_batcher.core.model import (
     Admission,
+    Attempt,
     DropReason,
     Endpoint,
     Failure,
@@ -1550,3 +1551,117 @@ def test_the_one_event_that_makes_a_server_answer_as_if_a_setting_were_wrong_is_
     assert rig.with_fate("rejected") == {"e2"}
     assert rig.statistics.delivered == 1199
     assert rig.statistics.last_error == "HTTP 403"
+
+
+# Compressed bodies.
+
+
+def not_compressed(status: int = 415, retry_after: float | None = None) -> Response:
+    """A refusal of a body that was compressed."""
+    return Response(status=status, compressed=True, retry_after=retry_after)
+
+
+def in_plain(rig: Rig, sent: Sent) -> Attempt:
+    """Refuse a body that was compressed, and begin the request that comes in its place."""
+    rig.reply(sent.attempt, not_compressed())
+    again = rig.poll_one()
+    assert again.plain is True
+    assert (rig.sent[-1].ids, rig.sent[-1].body) == (sent.ids, sent.body)
+    return again
+
+
+@pytest.mark.parametrize("status", [400, 415])
+def test_a_body_that_is_not_taken_compressed_is_sent_in_plain_at_once(status: int) -> None:
+    rig = Rig()
+    sent = in_flight(rig, "a", "b")
+    assert sent.attempt.plain is False
+    rig.reply(sent.attempt, not_compressed(status), at=0.1)
+    again = rig.send_at(0.1)
+    assert rig.sent[-1].body == sent.body
+    assert (again.plain, again.number, again.first_at, again.maybe_sent) == (True, 1, 0.0, False)
+    assert (rig.statistics.requests, rig.statistics.retries) == (2, 0)
+    assert rig.statistics.last_error == f"HTTP {status} to a compressed body"
+    assert rig.statistics.endpoint == Endpoint.HEALTHY
+    rig.reply(again, named("a", "b"))
+    assert rig.with_fate("delivered") == {"a", "b"}
+    rig.assert_settled()
+
+
+def test_a_body_that_is_not_taken_compressed_waits_as_long_as_the_server_asks() -> None:
+    rig = Rig()
+    sent = in_flight(rig, "a")
+    rig.reply(sent.attempt, not_compressed(retry_after=2.0))
+    assert rig.send_at(2.0).plain is True
+
+
+@pytest.mark.parametrize("reply", [named("a", "b"), named("a", status=500, errors=1), named("a")])
+def test_a_server_that_takes_in_plain_what_it_did_not_compressed_gets_all_in_plain(reply: Response) -> None:
+    rig = Rig()
+    rig.reply(in_plain(rig, in_flight(rig, "a", "b")), reply)
+    assert rig.intake.ledger.is_plain is True
+    rig.push("c")
+    rig.serve(healthy)
+    assert all(sent.attempt.plain is True for sent in rig.sent[2:])
+    assert rig.with_fate("delivered") == {"a", "b", "c"}
+    rig.assert_settled()
+
+
+def test_what_waited_compressed_for_a_retry_goes_in_plain_when_the_server_takes_no_other() -> None:
+    rig = Rig()
+    rig.reply(in_flight(rig, "a").attempt, answer(503))
+    rig.intake.ledger.is_plain = True  # as another batch may have found out meanwhile
+    rig.serve(healthy)
+    assert [sent.attempt.plain for sent in rig.sent] == [False, True]
+    rig.assert_settled()
+
+
+@pytest.mark.parametrize("reply", [answer(503), answer(413), answer(400), answer(401), LOST, UNSENT])
+def test_a_server_that_does_not_take_it_in_plain_either_says_nothing_of_compression(reply: Reply) -> None:
+    rig = Rig()
+    rig.reply(in_plain(rig, in_flight(rig, "a")), reply)
+    assert rig.intake.ledger.is_plain is False
+
+
+def test_a_server_that_takes_compressed_bodies_goes_on_getting_them() -> None:
+    rig = Rig()
+    for name in "abc":
+        sent = in_flight(rig, name)
+        assert sent.attempt.plain is False
+        rig.reply(sent.attempt, sent.all_named)
+    assert rig.intake.ledger.is_plain is False
+
+
+def test_an_event_that_is_refused_in_plain_as_well_costs_the_next_ones_no_compression() -> None:
+    rig = Rig()
+    rig.reply(in_plain(rig, in_flight(rig, "poison")), answer(400))
+    assert rig.fate("poison") == "rejected"
+    assert in_flight(rig, "a").attempt.plain is False
+
+
+@pytest.mark.parametrize("status", [400, 413])
+def test_the_halves_of_what_is_not_taken_in_plain_either_are_compressed(status: int) -> None:
+    rig = Rig()
+    rig.reply(in_plain(rig, in_flight(rig, "a", "b", "c", "d")), answer(status))
+    halves = rig.poll()
+    assert rig.sent[2].ids == ("a", "b")
+    assert all(half.plain is False for half in halves)
+
+
+@pytest.mark.parametrize("status", [400, 413])
+def test_an_event_without_its_closing_is_compressed(status: int) -> None:
+    rig = Rig()
+    rig.reply(in_plain(rig, in_session(rig, "a")), answer(status))
+    alone = rig.poll_one()
+    assert (rig.sent[-1].ids, alone.plain) == (("a",), False)
+
+
+def test_what_was_mended_is_compressed() -> None:
+    rig = Rig()
+    rig.push_bytes("a", b'{"event_id":"a","cost":NaN}')
+    rig.flush()
+    rig.poll_one()
+    rig.reply(in_plain(rig, rig.sent[-1]), answer(400))
+    mended = rig.poll_one()
+    assert (rig.sent[-1].body, mended.plain) == (body_of(b'{"event_id":"a","cost":null}'), False)
+    rig.reply(mended, named("a"))
+    rig.assert_settled()

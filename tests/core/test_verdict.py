@@ -12,6 +12,7 @@ from honeyhive_batcher.core.verdict import (
     Ambiguous,
     Delivered,
     Misconfigured,
+    NotCompressed,
     NotNow,
     Partly,
     Refused,
@@ -68,6 +69,16 @@ def test_a_status_alone_decides_when_the_body_says_nothing(status: int, content:
         assert verdict.retry_after == 7.0
     if isinstance(verdict, NotNow):
         assert not verdict.unsent
+
+
+@pytest.mark.parametrize("sent", [batch("a"), batch("a", "b"), UPDATE], ids=["one", "two", "an update"])
+def test_a_compressed_body_that_is_refused_may_be_refused_for_that(sent: Batch) -> None:
+    for status in range(100, 600):
+        verdict = judge(sent, Response(status=status, compressed=True, retry_after=7.0))
+        if status in (400, 415):
+            assert verdict == NotCompressed(cause=f"HTTP {status} to a compressed body")
+        else:
+            assert verdict == judge(sent, Response(status=status, retry_after=7.0))
 
 
 @pytest.mark.parametrize("status", [201, 202, 204, 299, 301, 400, 408, 413, 429, 502, 503, 599])
