@@ -37,7 +37,7 @@ from honeyhive_batcher.core.encoding import (
     nonfinite,
 )
 from honeyhive_batcher.core.fields import is_plain
-from honeyhive_batcher.core.model import Admission, Fragment
+from honeyhive_batcher.core.model import Admission, Fragment, Repaired
 from honeyhive_batcher.core.repair import repair
 from honeyhive_batcher.events import ModelEvent
 from tests.fakes import NEW_ID, FixedIds
@@ -394,6 +394,27 @@ def test_no_text_of_its_own_is_kept_for_an_id_near_the_beginning_nor_for_one_of_
     assert [encode(event).name for event in (near, far, {"model": "m"})] == [25, NEW_ID, -38]
 
 
+def test_an_id_is_looked_for_where_its_place_is_a_number_that_costs_nothing() -> None:
+    """CPython has the integers up to 256 once for all."""
+    names = [encode({"x": "x" * length, "event_id": "m" * 99}).name for length in range(300)]
+    places = [name for name in names if isinstance(name, int)]
+    assert places == list(range(places[0], places[0] + len(places)))
+    assert names[: len(places)] == places
+    assert 200 <= places[-1] <= 256
+    assert set(names[len(places) :]) == {"m" * 99}
+
+
+@pytest.mark.parametrize("event_id", ['x":"y', "mine", "a\\nb"])
+def test_an_id_is_itself_whatever_looks_like_it(event_id: str) -> None:
+    event = {"x": "y", "mine": "mine", "text": "a\nb", "event_id": event_id}
+    assert encode(event).event_id == event_id
+
+
+def test_only_an_event_with_repairs_has_room_to_count_them() -> None:
+    assert type(encode({"a": 1})) is type(encode({"event_id": "a"})) is Fragment
+    assert type(encode({"a": math.nan})) is type(encode({"event_id": ""})) is Repaired
+
+
 @pytest.mark.parametrize(
     ("event_id", "kept"),
     [
@@ -711,6 +732,48 @@ def test_the_room_for_an_event_goes_by_what_those_before_it_took(
     rooms.given.clear()
     assert isinstance(shared.encode(of_size(10)), Fragment)
     assert rooms.given == [room]
+
+
+@pytest.mark.parametrize(
+    ("size", "given"),
+    [
+        (4000, [4096]),
+        (10_000, [4096, 32_768]),
+        (49_950, [4096, 32_768, 50_014]),
+        (49_951, [4096, 32_768, 50_014]),
+        (10 * MiB, [4096, 32_768, 50_014]),
+    ],
+)
+def test_an_event_longer_than_those_before_it_is_tried_in_more_room_up_to_the_limit(
+    rooms: Rooms, size: int, given: list[int]
+) -> None:
+    """An id takes 50 bytes of the limit, and the encoder wants 64 more than it fills."""
+    encoded = encoder(50_000).encode(of_size(size))
+    assert isinstance(encoded, Fragment) is (size <= 49_950)
+    assert rooms.given == given
+
+
+@pytest.mark.parametrize(("limit", "size", "room"), [(30_000, 20_000, 30_064), (1000, 10, 1064)])
+def test_the_room_for_an_event_is_never_more_than_the_largest_takes(
+    rooms: Rooms, limit: int, size: int, room: int
+) -> None:
+    shared = encoder(limit)
+    assert isinstance(shared.encode(of_size(size)), Fragment)
+    rooms.given.clear()
+    assert isinstance(shared.encode(of_size(10)), Fragment)
+    assert rooms.given == [room]
+
+
+@pytest.mark.parametrize("size", [200, 10_000])
+@pytest.mark.parametrize("event_id", [{}, {"event_id": "mine"}])
+def test_an_event_that_is_too_large_is_refused_without_a_repair(size: int, event_id: dict[str, str]) -> None:
+    def no_repair(value: object, max_bytes: int) -> tuple[None, int]:
+        raise AssertionError
+
+    once = EventEncoder(max_event_bytes=100, defaults={}, ids=FixedIds(), repair=no_repair)
+    refusal = once.encode({**of_size(size), **event_id})
+    assert isinstance(refusal, Refusal)
+    assert refusal.admission is Admission.TOO_LARGE
 
 
 json_leaves = (
