@@ -74,6 +74,18 @@ def test_what_comes_within_a_millisecond_is_accepted_at_one_instant() -> None:
     assert len({id(instant) for instant in instants}) == 4
 
 
+def test_what_comes_at_one_time_shares_its_number_and_a_millisecond_later_is_another_instant() -> None:
+    queue = intake()
+    for at in ("0.0", "0.0", "0.001"):
+        queue.admit(encoded(), SESSIONLESS, float(at))
+    queue.raise_barrier()
+    batch = queue.cut(1.0)
+    assert batch is not None
+    first, second, third = (fragment.accepted_at for fragment in batch.fragments)
+    assert first is second
+    assert (first, third) == (0.0, 0.001)
+
+
 def settle_all(queue: Intake) -> list[str]:
     """Deliver everything that is queued; return the ids in the order in which they left."""
     queue.raise_barrier()
