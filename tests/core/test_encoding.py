@@ -269,6 +269,17 @@ def test_an_event_whose_only_null_is_its_error_is_encoded_once(
     assert isinstance(once.encode(event), Fragment)
 
 
+@pytest.mark.parametrize("event", [Failing(None, math.nan), {"error": None, "score": [math.nan, None]}])
+def test_a_number_that_is_not_finite_is_counted_without_a_walk(event: object) -> None:
+    def no_repair(value: object, max_bytes: int) -> tuple[None, int]:
+        raise AssertionError
+
+    once = EventEncoder(max_event_bytes=1000, defaults={}, ids=FixedIds(), repair=no_repair)
+    encoded = once.encode(event)
+    assert isinstance(encoded, Fragment)
+    assert encoded.repairs == 1
+
+
 def test_an_array_of_the_standard_library_is_a_list() -> None:
     assert sent(array.array("d", [1.5, 2.5])) == [1.5, 2.5]
 
@@ -408,6 +419,17 @@ def test_an_id_is_looked_for_where_its_place_is_a_number_that_costs_nothing() ->
 def test_an_id_is_itself_whatever_looks_like_it(event_id: str) -> None:
     event = {"x": "y", "mine": "mine", "text": "a\nb", "event_id": event_id}
     assert encode(event).event_id == event_id
+
+
+@pytest.mark.parametrize("odd", [math.nan, object(), "\ud800"])
+@pytest.mark.parametrize(("fields", "event_id"), [({}, NEW_ID), ({"event_id": "mine"}, "mine")])
+def test_an_event_that_was_repaired_is_known_by_its_id(
+    fields: dict[str, str], event_id: str, odd: object
+) -> None:
+    for event in ({"odd": odd, **fields}, {**fields, "text": "x" * 300, "odd": odd}):
+        encoded = encode(event)
+        assert (encoded.event_id, encoded.repairs) == (event_id, 1)
+        assert json.loads(encoded.data)["event_id"] == event_id
 
 
 def test_only_an_event_with_repairs_has_room_to_count_them() -> None:
