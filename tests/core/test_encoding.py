@@ -1119,6 +1119,7 @@ LOOKED_FOR = ("event_id", "error", "project")
         ([("model", str), ("project", str)], True),
         ([("model", str), ("project", Any, UNSET), ("error", Any, UNSET), ("event_id", Any, UNSET)], True),
         ([("model", str, "m"), ("project", Any, UNSET)], True),  # nobody looks for the model
+        ([("model", str, "m"), ("project", str)], True),  # in keywords, what has no default may follow
         ([("model", str), ("project", str, "p")], False),
         ([("model", str), ("error", Any, None)], False),
         ([("event_id", str, "e"), ("model", str, "m")], False),
