@@ -288,7 +288,7 @@ class DropReason(enum.StrEnum):
     """The worker failed: a bug of this package, with its traceback in the log."""
 
 
-class Settlement(Struct, frozen=True, kw_only=True):
+class Settlement(Struct, frozen=True, kw_only=True, gc=False):
     """Events that met the same fate together, for the callbacks."""
 
     fate: Fate

@@ -18,8 +18,10 @@ from tests.reliability.rows import Row, Size
 Overflow = Literal["drop_newest", "drop_oldest"]
 
 EVENT_BYTES = 2048
-_EVERY = 0.01
-"""Seconds between two rounds of pushes."""
+_EVERY = 0.02
+"""Seconds between two rounds of pushes. The first push after a pause finds cold caches and takes many times as
+long as the others: with rounds of a hundred it would be just the hundredth part that `p99` leaves out, or not.
+"""
 
 
 def event(number: int) -> dict[str, Any]:
@@ -113,7 +115,7 @@ def flood(
             "used": used,
             "used_after": used_after,
             "held": held,
-            "p99": statistics.quantiles([each for each in taken if each], n=100)[98],
+            "permille": statistics.quantiles([each for each in taken if each], n=1000),
             "pushed": len(fates.of),
             "offered": numbers.offered,
             "accepted": numbers.accepted,
@@ -234,10 +236,10 @@ def _flood_rows(size: Size, overflow: Overflow, *, is_watched: bool) -> Iterator
     if full:
         yield Row(
             bar=8,
-            what=f"{said}: 99 of 100 pushes take less CPU time than",
-            figure=f"{figures['p99'] / 1000:.0f} µs",
+            what=f"{said}: 99 of 100 pushes take less CPU time than (and 999 of 1,000)",
+            figure=f"{figures['permille'][989] / 1000:.0f} µs ({figures['permille'][998] / 1000:.0f} µs)",
             bound="<= 50 µs",
-            holds=figures["p99"] <= 50_000,
+            holds=figures["permille"][989] <= 50_000,
         )
 
 
