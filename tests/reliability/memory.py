@@ -19,8 +19,8 @@ Overflow = Literal["drop_newest", "drop_oldest"]
 
 EVENT_BYTES = 2048
 _EVERY = 0.02
-"""Seconds between two rounds of pushes. The first push after a pause finds cold caches and takes many times as
-long as the others: with rounds of a hundred it would be just the hundredth part that `p99` leaves out, or not.
+"""Seconds between two rounds of pushes. The first push after a pause finds cold caches and takes many times
+as long as the others: of a hundred it would just be the one that a p99 leaves out, or not.
 """
 
 
