@@ -27,7 +27,7 @@ class Crowd(msgspec.Struct, frozen=True):
 
 def _batcher(url: str, **settings: float) -> Batcher:
     roomy = {"max_queue_events": _ROOM, "max_queue_bytes": _ROOM} | settings
-    return Batcher(api_key="hh_bench", base_url=url, **roomy)  # type: ignore[arg-type]
+    return Batcher(api_key="hh_bench", base_url=url, **roomy)  # type: ignore[arg-type]  # numbers, all of them
 
 
 def _making() -> float:

@@ -68,14 +68,14 @@ class _Prepared:
         self._slots.release()
 
     def push(self, event: Event) -> None:
-        raise NotImplementedError
+        raise NotImplementedError  # a limit is only ever given events, which waits for a slot
 
     async def settle(self) -> None:
         while self._tasks:
             await asyncio.gather(*self._tasks)
 
     async def _send(self, body: bytes) -> None:
-        raise NotImplementedError
+        raise NotImplementedError  # each client has its own
 
 
 _WARM_UP = 1_000

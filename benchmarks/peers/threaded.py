@@ -22,10 +22,10 @@ class Threaded:
         pass
 
     def push(self, event: Event) -> None:
-        raise NotImplementedError
+        raise NotImplementedError  # each exporter has its own
 
     def flush(self) -> None:
-        raise NotImplementedError
+        raise NotImplementedError  # each exporter has its own
 
     async def give(self, event: Event) -> None:
         self.push(event)

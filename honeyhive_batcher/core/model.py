@@ -72,7 +72,7 @@ class Fragment(Struct, eq=False, gc=False):
 
     It is small on purpose, too. What waits fills the small-object arenas of CPython, and an arena is
     given back only when nothing at all in it is in use: with three more objects an event, a queue that
-    had been full once would keep a tenth of its size for ever. So an id is not kept beside the bytes
+    had been full once would keep an eighth of its size for ever. So an id is not kept beside the bytes
     that hold it, nor a size beside what has it.
 
     Invariant: when it is accepted it gets its place; from then on only the ledger changes it, when it is
@@ -122,7 +122,7 @@ def ids_of(fragments: Sequence[Fragment]) -> tuple[str, ...]:
 
 def size_of(fragments: Iterable[Fragment]) -> int:
     """Return the bytes that fragments are charged for."""
-    # Most are plain, and for those the property would take five times as long.
+    # Most are plain, and for those the property would take half as long again.
     return sum([len(each.data) if type(each) is Fragment else each.size for each in fragments])
 
 
@@ -138,7 +138,7 @@ class Closing(Fragment, eq=False, gc=False):
     """The end of a session."""
 
     closing: bytes = b""  # type: ignore[misc]  # not in every fragment, see there
-    maybe_sent: bool = False  # type: ignore[misc]
+    maybe_sent: bool = False  # type: ignore[misc]  # nor this
     """It may have arrived with the batch that it rode with, and was queued again."""
 
     @property

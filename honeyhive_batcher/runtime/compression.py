@@ -60,9 +60,9 @@ def _gzip() -> Compress:
         from isal.isal_zlib import compress  # noqa: PLC0415 - an extra
     except ImportError:
         try:
-            from zlib_ng.zlib_ng import compress  # type: ignore[import-not-found,no-redef]  # noqa: PLC0415
+            from zlib_ng.zlib_ng import compress  # type: ignore[import-not-found,no-redef]  # noqa: PLC0415 - or
         except ImportError:
-            from zlib import compress  # noqa: PLC0415
+            from zlib import compress  # noqa: PLC0415 - else
     return functools.partial(compress, level=1, wbits=_GZIP_FORMAT)
 
 
