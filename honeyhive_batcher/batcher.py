@@ -10,6 +10,7 @@ from honeyhive_batcher.core.encoding import EventEncoder, Refusal
 from honeyhive_batcher.core.ledger import Statistics
 from honeyhive_batcher.core.model import SESSIONLESS, Admission, Fragment
 from honeyhive_batcher.core.repair import repair
+from honeyhive_batcher.embedded import Embedded
 from honeyhive_batcher.errors import ClosedError, EncodeError
 from honeyhive_batcher.events import SessionProperties
 from honeyhive_batcher.hooks import Hooks
@@ -31,7 +32,7 @@ _ACCEPTED = Admission.ACCEPTED
 
 
 @final
-class Batcher:
+class Batcher(Embedded):
     """Takes model events from any thread and ships them to HoneyHive in batches, in the background.
 
     Use it as `async with Batcher(...) as batcher:`, or `await start()` and `await aclose()`. Events pushed
@@ -251,12 +252,6 @@ class Batcher:
         """
         notice_fork(self._intake.ledger.held_events)
         await self._lifecycle.aclose(timeout)
-
-    async def __aenter__(self) -> Self:
-        return await self.start()
-
-    async def __aexit__(self, *_exception: object) -> None:
-        await self.aclose()
 
     def __del__(self) -> None:
         lifecycle: Lifecycle | None = getattr(self, "_lifecycle", None)
