@@ -16,6 +16,7 @@ from honeyhive_batcher.events import SessionProperties
 from honeyhive_batcher.hooks import Hooks
 from honeyhive_batcher.runtime.flush_result import FlushResult
 from honeyhive_batcher.runtime.fork import at_fork, notice_fork
+from honeyhive_batcher.runtime.invocation import Invocation
 from honeyhive_batcher.runtime.lifecycle import Lifecycle
 from honeyhive_batcher.runtime.reporter import say
 from honeyhive_batcher.runtime.seams import Seams
@@ -252,6 +253,15 @@ class Batcher(Embedded):
         """
         notice_fork(self._intake.ledger.held_events)
         await self._lifecycle.aclose(timeout)
+
+    def invocation(self, *, timeout: float | None = None) -> Invocation:
+        """Return what `async with` runs one call of a serverless function in. Starts the batcher in this
+        loop if it does not run, and flushes at the end for `timeout` seconds at most (`shutdown_timeout` if
+        not given). Then no task or connection is left, and what could not be sent waits for the next one.
+        """
+        notice_fork(self._intake.ledger.held_events)
+        default = self.config.shutdown.shutdown_timeout
+        return Invocation(self._lifecycle, default if timeout is None else timeout)
 
     def __del__(self) -> None:
         lifecycle: Lifecycle | None = getattr(self, "_lifecycle", None)

@@ -1,11 +1,13 @@
 """What a batcher offers to the program that it lives in, made of its verbs. Imports no framework."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Self
 
+from honeyhive_batcher.asgi import App, Asgi, SessionOf
 from honeyhive_batcher.core.model import Admission
+from honeyhive_batcher.events import SessionProperties
 from honeyhive_batcher.runtime.flush_result import FlushResult
 from honeyhive_batcher.session import Session
 
@@ -29,6 +31,16 @@ class Embedded(ABC):
     async def aclose(self, timeout: float | None = None) -> None:
         """See `Batcher.aclose`."""
 
+    @abstractmethod
+    def session(
+        self, properties: SessionProperties | Mapping[str, Any] | None = None, /, **more: Any
+    ) -> Session:
+        """See `Batcher.session`."""
+
+    @abstractmethod
+    def invocation(self, *, timeout: float | None = None) -> AbstractAsyncContextManager[None]:
+        """See `Batcher.invocation`."""
+
     async def __aenter__(self) -> Self:
         return await self.start()
 
@@ -49,3 +61,17 @@ class Embedded(ABC):
         """Run as long as an aiohttp.web application does: `app.cleanup_ctx.append(batcher.cleanup_ctx)`."""
         async with self:
             yield
+
+    def asgi(self, app: App, *, session: str | SessionOf | None = None) -> Asgi:
+        """Return an ASGI application that serves `app`, and runs the batcher as long as the server does.
+
+        For Django (`application = batcher.asgi(get_asgi_application())`) and any other: the lifespan goes on
+        to `app` and is answered for it where it will not. With `session` each request, and each websocket,
+        is a session: it names the header that holds the session's id, or is called with the ASGI scope and
+        returns an id, properties of a session, or None for none. A server that does not do lifespans starts
+        nothing: then events are held, within the bounds.
+
+        Raises:
+            ConfigError: `app` cannot be called, or `session` is neither a name nor a plain function.
+        """
+        return Asgi(app, self, session)

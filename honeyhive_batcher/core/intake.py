@@ -62,6 +62,8 @@ class Intake:
         """Whether the log has told all that was lost so far: then the next loss wakes the worker."""
         self.wake: Callable[[], None] = _nobody
         """Called when an admission, or a loss, is a reason to act earlier than planned."""
+        self.is_unattended = False
+        """Whether there is no worker, so that every admission calls `wake`."""
         self._owes_a_wake = False  # whether the last such call failed
         self._instant = float("-inf")  # of the last admission: one object for all that share it
 
@@ -116,7 +118,7 @@ class Intake:
         if news:
             try:
                 self.wake()
-                self._owes_a_wake = False
+                self._owes_a_wake = self.is_unattended
             except RecursionError:  # the event is in the queue all the same: let the next one do it
                 self._owes_a_wake = True
         return _ACCEPTED

@@ -27,6 +27,7 @@ from honeyhive_batcher.runtime.flush_result import FlushResult
 from honeyhive_batcher.runtime.fork import keep_for_ever
 from honeyhive_batcher.runtime.reporter import Reporter, say
 from honeyhive_batcher.runtime.seams import Seams
+from honeyhive_batcher.runtime.unstarted import Unstarted
 from honeyhive_batcher.runtime.waiting import LONGEST, LOOK, Line, Vigil, Waiters, call_in, patience
 from honeyhive_batcher.runtime.worker import Worker
 
@@ -49,7 +50,11 @@ class Lifecycle:
         self._engine: Engine | None = None
         self._worker: Worker | None = None
         self._is_owed_a_close = False  # it was started, and nobody has closed it since
+        self.invocations = 0
+        """How many are under way; see `Invocation`."""
         self._starting = threading.RLock()  # two threads, each with a loop of its own, may start it at once
+        if not seams.starts_itself:
+            self._intake.wake, self._intake.is_unattended = Unstarted(seams.clock).notice, True
         at_end(self)
 
     @property
@@ -57,7 +62,7 @@ class Lifecycle:
         """The state in one word or two."""
         return "not started" if self._engine is None else self._engine.phase.value
 
-    async def start(self) -> None:
+    async def start(self, *, is_owed_a_close: bool = True) -> None:
         """Begin a run in the running event loop; go on with the one whose loop has ended.
 
         Raises BatcherError when it runs in another event loop.
@@ -73,16 +78,18 @@ class Lifecycle:
                 raise BatcherError("this batcher runs in another event loop: close it there first")
             if not worker.begun.done():
                 await asyncio.wait((worker.begun,))  # it is being started
-            elif self._engine is not None and self._engine.phase is Phase.OPEN:
+            elif self._engine is not None and self._engine.phase is Phase.OPEN and not worker.is_retired:
+                self._is_owed_a_close |= is_owed_a_close
                 return
             elif worker.task is not None:
-                await asyncio.wait((worker.task,))  # it is being closed
+                await asyncio.wait((worker.task,))  # it is being closed, or goes to rest
         try:
             await worker.start()
         except BaseException:
             self._worker = None if self._worker is worker else self._worker
             raise
-        self._is_owed_a_close = worker.engine.phase is Phase.OPEN  # else it was closed meanwhile
+        # If not open, it was closed meanwhile.
+        self._is_owed_a_close = is_owed_a_close and worker.engine.phase is Phase.OPEN
 
     async def flush(self, timeout: float | None) -> FlushResult:
         """See `Batcher.flush`."""
@@ -151,6 +158,12 @@ class Lifecycle:
             self._callbacks.call()
         if was_cancelled:
             raise asyncio.CancelledError
+
+    async def rest(self) -> None:
+        """End a run in the running loop that nobody owes a close; what is held waits for the next start."""
+        worker = self._running_worker()
+        if worker is not None and worker.loop is asyncio.get_running_loop() and not self._is_owed_a_close:
+            await worker.rest()
 
     async def _close_elsewhere(self, worker: Worker, timeout: float) -> bool:
         """Close a run in another loop, which may end meanwhile; return whether the caller was cancelled."""

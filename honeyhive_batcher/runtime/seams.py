@@ -23,3 +23,5 @@ class Seams(Struct, frozen=True, kw_only=True):
     jitter: Jitter = random.random
     ids: Ids = ids
     transport: Callable[[Config], Transport] = _transport
+    starts_itself: bool = False
+    """Whether the first push leads to a start: then an event before it is nothing to warn about."""

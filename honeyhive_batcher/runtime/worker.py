@@ -79,6 +79,7 @@ class Worker:
         try:
             await self._transport.open()
             self._intake.wake = self._alarm.ring_soon
+            self._intake.is_unattended = False
             at_fork(self)
             self._launch()
             # Its first step: `asyncio.run` may end right after this, and a task that is cancelled before
@@ -159,6 +160,18 @@ class Worker:
             _running.discard(self)
             self._transport.abandon()
 
+    @property
+    def is_retired(self) -> bool:
+        """Whether the engine was left to another worker."""
+        return self._is_retired
+
+    async def rest(self) -> None:
+        """End the run, and leave what is held to the next one. In the worker's own loop."""
+        self.retire()
+        self._callbacks.call()
+        self._alarm.ring()
+        await self.ended()
+
     def after_fork(self) -> None:
         """Leave everything to the parent, in a child of it."""
         self._is_retired = True
@@ -170,7 +183,7 @@ class Worker:
     @property
     def is_stalled(self) -> bool:
         """Whether waiting for progress is in vain: the run is over, or a setting is wrong."""
-        return self.engine.phase is Phase.CLOSED or self.engine.is_stalled
+        return self._is_retired or self.engine.phase is Phase.CLOSED or self.engine.is_stalled
 
     async def _run(self) -> None:
         try:
