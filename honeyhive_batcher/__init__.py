@@ -5,10 +5,12 @@ Layout, in the order to read it:
     events      what a producer may push            core/     decides: no await, no clock, no I/O
     config      settings, units, defaults           runtime/  acts: worker, transport, life cycle
     errors      what a caller can act on            batcher   the facade; session: what calls share
+    asgi        around an ASGI application          blocking  the facade for programs without a loop
     testing     a local HoneyHive for tests         collector/  the local HoneyHive; cli/  the command
 """
 
 from honeyhive_batcher.batcher import Batcher as Batcher
+from honeyhive_batcher.blocking import BlockingBatcher as BlockingBatcher
 from honeyhive_batcher.config import BatchLimits as BatchLimits
 from honeyhive_batcher.config import Config as Config
 from honeyhive_batcher.config import Defaults as Defaults
@@ -36,6 +38,7 @@ __all__ = [
     "BatchLimits",
     "Batcher",
     "BatcherError",
+    "BlockingBatcher",
     "ClosedError",
     "Config",
     "ConfigError",

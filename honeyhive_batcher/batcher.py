@@ -5,6 +5,8 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Self, Unpack, final
 
+from msgspec import Struct
+
 from honeyhive_batcher.config import Config
 from honeyhive_batcher.core.encoding import EventEncoder, Refusal
 from honeyhive_batcher.core.ledger import Statistics
@@ -30,6 +32,14 @@ _STRANGE = Admission.NOT_AN_EVENT
 _FILTERED = Admission.FILTERED
 _FULL = Admission.QUEUE_FULL
 _ACCEPTED = Admission.ACCEPTED
+
+
+class _Offer(Struct):
+    """An event on its way through `put`."""
+
+    fragment: Fragment | Refusal | Admission
+    session: Session | None
+    admission: Admission
 
 
 @final
@@ -166,34 +176,10 @@ class Batcher(Embedded):
             # A loop of puts must not keep the event loop to itself until the queue is full. Before the
             # event is taken, so that a cancellation still means that it was not.
             await asyncio.sleep(0)
-        try:
-            if self._before_send is not None:
-                event = self._look_at(event)
-            fragment = self._encode(event)
-            if not isinstance(fragment, Fragment):
-                admission = self._refuse(fragment)
-            else:
-                session = session or bound_session(self._sessions, event)
-                admission = _FULL
-                if self._lifecycle.room.is_empty:  # nobody overtakes those who wait already
-                    admission = self._admit(fragment, session, wait=True)
-        except (Exception, asyncio.CancelledError) as error:  # as in `push`: it is none of the caller's
-            self._intake.refuse(Admission.NOT_AN_EVENT)
-            raise EncodeError(f"the event raised {type(error).__name__} when it was read") from None
-        if admission is _FULL and isinstance(fragment, Fragment):
-            try:
-                admission = await self._lifecycle.wait_for_room(
-                    lambda: self._admit(fragment, session, wait=True), timeout
-                )
-            except (TimeoutError, asyncio.CancelledError):
-                self._intake.refuse(_FULL)
-                raise
-        if admission is _ACCEPTED or admission is _FILTERED:
-            return admission
-        if admission is Admission.CLOSED:
-            raise ClosedError("the batcher is closed: start it again to go on")
-        message = "the encoded event does not fit into a request, or not into the queue"
-        raise EncodeError(fragment.message if isinstance(fragment, Refusal) else message)
+        offer = self._offer(event, session)
+        if offer.admission is _FULL:
+            await self._wait_for_room(offer, timeout)
+        return self._answer(offer)
 
     def session(
         self, properties: SessionProperties | Mapping[str, Any] | None = None, /, **more: Any
@@ -269,6 +255,46 @@ class Batcher(Embedded):
             lifecycle.forget(self)
 
     # What the verbs are made of.
+
+    def _offer(self, event: Any, session: Session | None) -> "_Offer":
+        """Do what `put` does without waiting. QUEUE_FULL is not counted: the caller is going to wait.
+
+        Raises EncodeError.
+        """
+        try:
+            if self._before_send is not None:
+                event = self._look_at(event)
+            fragment = self._encode(event)
+            if not isinstance(fragment, Fragment):
+                return _Offer(fragment, None, self._refuse(fragment))
+            session = session or bound_session(self._sessions, event)
+            admission = _FULL
+            if self._lifecycle.room.is_empty:  # nobody overtakes those who wait already
+                admission = self._admit(fragment, session, wait=True)
+            return _Offer(fragment, session, admission)
+        except (Exception, asyncio.CancelledError) as error:  # as in `push`: it is none of the caller's
+            self._intake.refuse(_STRANGE)
+            raise EncodeError(f"the event raised {type(error).__name__} when it was read") from None
+
+    async def _wait_for_room(self, offer: "_Offer", timeout: float | None) -> None:
+        fragment = offer.fragment
+        assert isinstance(fragment, Fragment)
+        try:
+            offer.admission = await self._lifecycle.wait_for_room(
+                lambda: self._admit(fragment, offer.session, wait=True), timeout
+            )
+        except (TimeoutError, asyncio.CancelledError):
+            self._intake.refuse(_FULL)
+            raise
+
+    def _answer(self, offer: "_Offer") -> Admission:
+        """Return the admission that is none of the exceptions of `put`."""
+        if offer.admission is _ACCEPTED or offer.admission is _FILTERED:
+            return offer.admission
+        if offer.admission is Admission.CLOSED:
+            raise ClosedError("the batcher is closed: start it again to go on")
+        message = "the encoded event does not fit into a request, or not into the queue"
+        raise EncodeError(offer.fragment.message if isinstance(offer.fragment, Refusal) else message)
 
     def _encode(self, event: Any) -> Fragment | Refusal | Admission:
         if not self._intake.is_open:

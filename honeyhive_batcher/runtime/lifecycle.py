@@ -109,6 +109,12 @@ class Lifecycle:
                 self._intake.lower_barrier(barrier)
         return FlushResult.of(barrier)
 
+    def as_it_is(self) -> FlushResult:
+        """Return what a flush that does not wait has to say."""
+        barrier = self._intake.raise_barrier()
+        self._intake.lower_barrier(barrier)
+        return FlushResult.of(barrier)
+
     async def wait_for_room(self, admit: Callable[[], Admission], timeout: float | None) -> Admission:
         """Try `admit` whenever there may be room, until it answers anything but QUEUE_FULL.
 
@@ -142,8 +148,7 @@ class Lifecycle:
         timeout = min(max(0.0, timeout), LONGEST)
         worker = self._present_worker()
         if worker is None or (worker.task is None and worker.loop is asyncio.get_running_loop()):
-            self._abandon()
-            self._callbacks.call()
+            self.abandon()
             return
         # Shielded from the scopes of anyio, which would cancel again and again, and patient with the
         # tasks of asyncio, which cancel once. The end is bounded all the same.
@@ -154,10 +159,14 @@ class Lifecycle:
             else:
                 was_cancelled = await self._close_elsewhere(worker, timeout)
         if self._engine is not None and self._engine.phase is not Phase.CLOSED:
-            self._abandon()  # its start was cancelled meanwhile
-            self._callbacks.call()
+            self.abandon()  # its start was cancelled meanwhile
         if was_cancelled:
             raise asyncio.CancelledError
+
+    def abandon(self) -> None:
+        """Close, and settle what is held, unless it runs in some loop."""
+        self._abandon()
+        self._callbacks.call()
 
     async def rest(self) -> None:
         """End a run in the running loop that nobody owes a close; what is held waits for the next start."""
@@ -176,8 +185,7 @@ class Lifecycle:
                 if worker.has_ended or self._worker is not worker:
                     break
                 if vigil.is_over():
-                    self._abandon()
-                    self._callbacks.call()
+                    self.abandon()
                     break
                 await asyncio.wait((waiter,), timeout=LOOK)
             except asyncio.CancelledError:
