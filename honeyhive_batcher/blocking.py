@@ -217,7 +217,7 @@ class BlockingBatcher:
                 thread = self._begin()
             if thread is not None and thread.is_up(None):
                 with contextlib.suppress(concurrent.futures.CancelledError):
-                    thread.call_soon(self._batcher.aclose, timeout).result()
+                    thread.result(thread.call_soon(self._batcher.aclose, timeout))
                 thread.stop_soon()
                 thread.join()
             self._batcher._lifecycle.abandon()

@@ -3,16 +3,18 @@
 import asyncio
 import concurrent.futures.thread
 import contextlib
+import math
 import threading
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar, final
-
-from anyio.from_thread import BlockingPortal
 
 T = TypeVar("T")
 
 LAST_WORDS = 2.0
 """Seconds that the thread gets to end when all is said and done."""
+_LOOK = 0.5
+"""Seconds between two looks at a thread that may end without a word."""
 
 
 @final
@@ -21,7 +23,8 @@ class LoopThread:
 
     def __init__(self, begin: Callable[[], Awaitable[object]]) -> None:
         self._begin: Callable[[], Awaitable[object]] | None = begin
-        self._portal: BlockingPortal | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_over = asyncio.Event()
         self._is_up = threading.Event()
         self.error: Exception | None = None
         """Why it did not begin, or ended."""
@@ -38,18 +41,18 @@ class LoopThread:
             self.error = error
         finally:
             self.is_running = False
-            self._portal = None
+            self._loop = None
             self._is_up.set()
 
     async def _main(self) -> None:
-        asyncio.get_running_loop().set_default_executor(_Executor(4, "honeyhive_batcher"))
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(_Executor(4, "honeyhive_batcher"))
         begin, self._begin = self._begin, None
         assert begin is not None
-        async with BlockingPortal() as portal:
-            await begin()
-            self._portal = portal
-            self._is_up.set()
-            await portal.sleep_until_stopped()
+        await begin()
+        self._loop = loop
+        self._is_up.set()
+        await self._is_over.wait()
 
     @property
     def is_here(self) -> bool:
@@ -64,9 +67,11 @@ class LoopThread:
     def is_up(self, timeout: float | None) -> bool:
         """Wait until it has begun, at most so many seconds, and return whether it runs."""
         self._is_up.wait(timeout)
-        return self._portal is not None
+        return self._loop is not None
 
-    def call(self, function: Callable[..., Awaitable[T]], *args: Any, timeout: float | None = None) -> T:
+    def call(
+        self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any, timeout: float | None = None
+    ) -> T:
         """Call a coroutine function in the loop, and wait for what it returns or raises. An exception that
         comes while waiting, as Ctrl-C does, cancels it.
 
@@ -76,31 +81,48 @@ class LoopThread:
         """
         future = self.call_soon(function, *args)
         try:
-            return future.result(timeout)
+            return self.result(future, timeout)
         except BaseException:
             future.cancel()
             raise
 
-    def call_soon(self, function: Callable[..., Awaitable[T]], *args: Any) -> concurrent.futures.Future[T]:
-        """Call a coroutine function in the loop, and do not wait for it.
+    def call_soon(
+        self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any
+    ) -> concurrent.futures.Future[T]:
+        """Call a coroutine function in the loop, and do not wait for it. In the context of the caller.
 
         Raises:
             concurrent.futures.CancelledError: The thread has ended.
         """
-        portal = self._portal
-        try:
-            if portal is not None:
-                return portal.start_task_soon(function, *args)
-        except RuntimeError:  # its loop has ended just now
-            pass
+        # Not through a portal of anyio: it waits until the loop has a turn, and the loop may be held up.
+        loop = self._loop
+        if loop is not None:
+            main = function(*args)
+            try:
+                return asyncio.run_coroutine_threadsafe(main, loop)
+            except RuntimeError:  # it was closed just now
+                main.close()
         raise concurrent.futures.CancelledError
+
+    def result(self, future: concurrent.futures.Future[T], timeout: float | None = None) -> T:
+        """Wait for what `call_soon` returned; raises as `call`, but leaves it alone."""
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        while not future.done():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise concurrent.futures.TimeoutError
+            # Not for ever: of a loop that ends just now nobody would be told.
+            concurrent.futures.wait((future,), min(left, _LOOK))
+            if self.has_ended and not future.done():
+                raise concurrent.futures.CancelledError
+        return future.result()
 
     def stop_soon(self) -> None:
         """Have it end, and cancel whatever it is still asked to do."""
-        portal = self._portal
-        if portal is not None:
-            with contextlib.suppress(concurrent.futures.CancelledError):
-                self.call_soon(portal.stop, True)
+        loop = self._loop
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # it was closed just now
+                loop.call_soon_threadsafe(self._is_over.set)
 
     def join(self) -> None:
         """Wait for its end, within bounds."""
