@@ -70,10 +70,11 @@ class Server:
         self._output.close()
 
     def _ask(self) -> None:
-        """Ask one question after another, over one connection as long as it lasts."""
+        """Ask one question after another, mostly over the same connection."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         while not self._is_over.is_set():
-            name = f"request-{next(self._numbers)}"
+            number = next(self._numbers)
+            name = f"request-{number}"
             try:
                 connection.request("GET", f"/{name}")
                 answer = connection.getresponse()
@@ -85,6 +86,8 @@ class Server:
             if answer.status == 200:
                 self.workers.add(body)
                 self.answered.add(name)
+            if number % 16 == 0:
+                connection.close()  # the next one may come to another worker
         connection.close()
 
     def wait_for(self, *, answers: int, workers: int = 1) -> None:
@@ -145,10 +148,10 @@ _GUNICORN = ("gunicorn", "service:app", "-b", "127.0.0.1:{port}", "-k", "uvicorn
 _RECYCLED = ("-w", "2", "--preload", "--max-requests", "50", "--graceful-timeout", "2")
 
 
-def _stopped(hive: Collector, *command: str, answers: int) -> Iterator[Row]:
+def _stopped(hive: Collector, *command: str, answers: int, workers: int = 1, what: str = "") -> Iterator[Row]:
     with Server(hive, *command) as server:
-        server.wait_for(answers=answers)
-        yield server.row(f"{command[0]} under load, SIGTERM", server.stop(signal.SIGTERM))
+        server.wait_for(answers=answers, workers=workers)
+        yield server.row(f"{what or command[0]} under load, SIGTERM", server.stop(signal.SIGTERM))
 
 
 def _interrupted(hive: Collector, *command: str, answers: int) -> Iterator[Row]:
@@ -201,6 +204,44 @@ def gunicorn_preloaded(hive: Collector, answers: int) -> Iterator[Row]:
         )
 
 
+def _framework(name: str, what: str, *command: str, workers: int = 1) -> "Part":
+    """Return the part in which a framework's service is stopped under a server."""
+
+    def part(hive: Collector, answers: int) -> Iterator[Row]:
+        return _stopped(hive, *command, answers=answers, workers=workers, what=what)
+
+    part.__name__ = name
+    return part
+
+
+def _uvicorn(factory: str) -> tuple[str, ...]:
+    return ("uvicorn", "--factory", f"frameworks:{factory}", *_UVICORN[2:])
+
+
+def _granian(factory: str) -> tuple[str, ...]:
+    return ("granian", "--interface", "asgi", "--factory", f"frameworks:{factory}", "--port", "{port}")
+
+
+_SANIC = ("sanic", "frameworks:sanic", "--factory", "--single-process", "--port", "{port}")
+_AIOHTTP = ("aiohttp.web", "-H", "127.0.0.1", "-P", "{port}", "frameworks:aiohttp_web")
+_FLASK = ("gunicorn", "frameworks:flask()", "-b", "127.0.0.1:{port}", "-w", "2")
+_FLASK_THREADS = ("-k", "gthread", "--threads", "4")
+
+FRAMEWORKS = (
+    _framework("starlette", "Starlette, uvicorn", *_uvicorn("starlette")),
+    _framework("fastapi", "FastAPI, uvicorn --workers 2", *_uvicorn("fastapi"), "--workers", "2", workers=2),
+    _framework("litestar", "Litestar, uvicorn", *_uvicorn("litestar")),
+    _framework("litestar_granian", "Litestar, granian", *_granian("litestar")),
+    _framework("django", "Django, uvicorn", *_uvicorn("django")),
+    _framework("django_granian", "Django, granian", *_granian("django")),
+    _framework("quart", "Quart, uvicorn", *_uvicorn("quart")),
+    _framework("quart_hypercorn", "Quart, hypercorn", "hypercorn", "frameworks:quart()", *_HYPERCORN[2:]),
+    _framework("sanic", "Sanic's own server", *_SANIC),
+    _framework("aiohttp_web", "aiohttp.web", *_AIOHTTP),
+    _framework("flask", "Flask, gunicorn, a BlockingBatcher", *_FLASK, "--preload", workers=2),
+    _framework("flask_threads", "Flask, gunicorn with threads", *_FLASK, *_FLASK_THREADS, workers=2),
+)
+
 Part: TypeAlias = Callable[[Collector, int], Iterator[Row]]
 PARTS: tuple[Part, ...] = (
     uvicorn_stopped,
@@ -209,6 +250,7 @@ PARTS: tuple[Part, ...] = (
     hypercorn_interrupted,
     gunicorn_interrupted,
     gunicorn_preloaded,
+    *FRAMEWORKS,
 )
 
 
