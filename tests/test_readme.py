@@ -21,7 +21,12 @@ README = (ROOT / "README.md").read_text()
 PROGRAMS = dict(
     zip(
         ("script", "fastapi", "aiohttp", "callbacks", "fixture"),
-        re.findall(r"```python\n(.*?)```", README, re.DOTALL),
+        # The recipes have tests of their own, in tests/frameworks.
+        re.findall(
+            r"```python\n(.*?)```",
+            re.sub(r"<!-- recipes:.*<!-- end of recipes", "", README, flags=re.DOTALL),
+            re.DOTALL,
+        ),
         strict=True,
     )
 )
