@@ -416,6 +416,23 @@ assert batcher.flush(timeout=30).delivered == 1
     assert sorted(stored.event["model_name"] for stored in hive.events()) == ["child 0", "child 1", "parent"]
 
 
+def test_a_forked_child_leaves_the_thread_of_its_parent_alone() -> None:
+    first, second = FakeTransport(), FakeTransport()
+    batcher = over(first, second).start()
+    inherited = batcher._thread
+    batcher._batcher.after_fork()
+    batcher.after_fork()
+    batcher.push(EVENT)
+    assert batcher._thread is not inherited
+    batcher.close()
+    assert (len(first.sent), len(second.sent)) == (0, 1)
+    assert inherited is not None
+    assert inherited.is_running
+    inherited.stop_soon()
+    inherited.join()
+    batcher.after_fork()  # without a thread there is nothing to leave alone
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 @pytest.mark.parametrize("pause", ["", "import time; time.sleep(0.5)"])
 def test_a_program_that_never_closes_delivers_at_its_end(host: str, pause: str, hive: Collector) -> None:
