@@ -29,6 +29,7 @@ from honeyhive_batcher.errors import EncodeError as EncodeError
 from honeyhive_batcher.errors import InternalError as InternalError
 from honeyhive_batcher.events import ModelEvent as ModelEvent
 from honeyhive_batcher.events import SessionProperties as SessionProperties
+from honeyhive_batcher.model_call import ModelCall as ModelCall
 from honeyhive_batcher.runtime.flush_result import FlushResult as FlushResult
 from honeyhive_batcher.session import Session as Session
 from honeyhive_batcher.version import __version__ as __version__
@@ -49,6 +50,7 @@ __all__ = [
     "EndpointSettings",
     "FlushResult",
     "InternalError",
+    "ModelCall",
     "ModelEvent",
     "QueueLimits",
     "RetryLimits",

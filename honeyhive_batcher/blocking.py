@@ -19,6 +19,7 @@ from honeyhive_batcher.core.ledger import Statistics
 from honeyhive_batcher.core.model import Admission
 from honeyhive_batcher.errors import BatcherError
 from honeyhive_batcher.events import SessionProperties
+from honeyhive_batcher.model_call import TimesCalls
 from honeyhive_batcher.runtime.ending import at_end
 from honeyhive_batcher.runtime.flush_result import FlushResult
 from honeyhive_batcher.runtime.fork import at_fork, keep_for_ever, notice_fork
@@ -34,7 +35,7 @@ _PAUSE = 60.0
 
 
 @final
-class BlockingBatcher:
+class BlockingBatcher(TimesCalls):
     """A `Batcher` on a thread of its own, for code that does not await. All methods from any thread.
 
     It needs no start: the thread begins with the first push in a process, also in a forked child, where

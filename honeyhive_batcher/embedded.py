@@ -6,18 +6,14 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Self
 
 from honeyhive_batcher.asgi import App, Asgi, SessionOf
-from honeyhive_batcher.core.model import Admission
 from honeyhive_batcher.events import SessionProperties
+from honeyhive_batcher.model_call import TimesCalls
 from honeyhive_batcher.runtime.flush_result import FlushResult
 from honeyhive_batcher.session import Session
 
 
-class Embedded(ABC):
+class Embedded(TimesCalls, ABC):
     """A batcher, as frameworks, clients and platforms see it."""
-
-    @abstractmethod
-    def push(self, event: object, *, session: Session | None = None) -> Admission:
-        """See `Batcher.push`."""
 
     @abstractmethod
     async def flush(self, timeout: float | None = None) -> FlushResult:

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 PROGRAMS = dict(
     zip(
-        ("script", "fastapi", "aiohttp", "callbacks", "fixture"),
+        ("script", "fastapi", "aiohttp", "call", "callbacks", "fixture"),
         # The recipes have tests of their own, in tests/frameworks.
         re.findall(
             r"```python\n(.*?)```",
@@ -98,6 +98,26 @@ def test_the_complete_program_delivers_its_event_and_ends_by_itself(tmp_path: Pa
         (stored,) = hive.events()
     assert stored.event["project"] == "My project"
     assert stored.event["response"] == {"role": "assistant", "content": "Honey."}
+
+
+def test_the_program_that_times_calls_delivers_both(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(PROGRAMS["call"])
+    with collector_in_thread() as hive:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "program.py"],
+            cwd=tmp_path,
+            env=_environment(HH_API_URL=hive.url, HH_API_KEY="hh_test"),
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        first, second = hive.events()
+    assert first.event["response"] == {"role": "assistant", "content": "Honey."}
+    assert second.event["response"] == "Honey, dear"
+    assert second.event["messages"] == [{"role": "user", "content": "dear"}]
+    assert second.event["end_time"] == second.event["start_time"] + second.event["duration"]
 
 
 def test_the_complete_program_says_in_one_sentence_that_the_key_is_missing(tmp_path: Path) -> None:
