@@ -1,9 +1,11 @@
 """What is said about events that are pushed while nothing has been started that would send them."""
 
+import asyncio
 import logging
 import sys
 import threading
-from typing import final
+import weakref
+from typing import Any, final
 
 from honeyhive_batcher.core.model import Clock
 from honeyhive_batcher.runtime.reporter import say
@@ -15,15 +17,16 @@ PATIENCE = 5.0
 
 @final
 class Unstarted:
-    """Warns once, and not about what is usual: a push while modules are imported, or on the way to the start.
+    """Warns once, and not about what is usual: a push while modules are imported, or right before a start.
 
-    A program that serves already and pushes has forgotten the start, or its framework has: a TestClient
-    outside of `with` runs no lifespan, nor does httpx's ASGITransport.
+    A program that pushes in one task after another has forgotten the start, or its framework has: a
+    TestClient outside of `with` runs no lifespan, nor does httpx's ASGITransport.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._first_at: float | None = None
+        self._first_place: weakref.ref[Any] | None = None
         self._has_warned = False
 
     def notice(self) -> None:
@@ -33,26 +36,40 @@ class Unstarted:
         now = self._clock()
         if self._first_at is None:
             self._first_at = now
-        if now < self._first_at + PATIENCE and not _serves():
+        if now < self._first_at + PATIENCE and not self._has_gone_on():
             return
         self._has_warned = True
         say(
             logging.WARNING,
-            "an event was pushed before the batcher was started: such events are held, within the bounds, "
-            "until something starts it, like `async with batcher`, or a lifespan, which a test's client runs "
-            "only if it is told to",
+            "events are pushed, but the batcher was not started: they are held, within the bounds, until "
+            "something starts it, like `async with batcher`, or a lifespan, which a test's client runs only "
+            "if it is told to",
         )
 
+    def _has_gone_on(self) -> bool:
+        """Return whether the program is under way: it has pushed in another task or thread before."""
+        place = _place()
+        if place is None or (self._first_place is not None and self._first_place() is place) or _imports():
+            return False
+        if self._first_place is None:
+            self._first_place = weakref.ref(place)
+            return False
+        return True
 
-def _serves() -> bool:
-    """Return whether the program is under way here: in an event loop, or in a thread of some pool, and not
-    while a module is imported, which servers do in their event loop as well.
-    """
-    if running_loop() is None and threading.current_thread() is threading.main_thread():
-        return False
+
+def _place() -> asyncio.Task[Any] | threading.Thread | None:
+    """Return the task, or the thread of some pool, that pushes; None for a program that has neither yet."""
+    thread = threading.current_thread()
+    if running_loop() is None:
+        return None if thread is threading.main_thread() else thread
+    return asyncio.current_task() or thread
+
+
+def _imports() -> bool:
+    """Return whether a module is being imported, which servers do in a task as well."""
     frame = sys._getframe()  # noqa: SLF001 - the `inspect` that wraps it reads source files
     while (caller := frame.f_back) is not None:
         if caller.f_code.co_filename.startswith("<frozen importlib"):
-            return False
+            return True
         frame = caller
-    return True
+    return False

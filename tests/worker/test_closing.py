@@ -195,10 +195,7 @@ async def test_closing_what_never_ran_gives_up_what_it_held_and_says_so(
     await batcher.aclose()
     assert fates(batcher) == {"shutdown": 1}
     assert transport.opened == 0
-    assert [text[:6] for text in warnings(caplog)] == [
-        "an eve",
-        "closed",
-    ]  # pushed in a loop, without a start
+    assert len(warnings(caplog)) == 1
     assert batcher.push(EVENT) is Admission.CLOSED
 
 

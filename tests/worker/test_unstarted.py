@@ -35,7 +35,7 @@ def close(batcher: Batcher) -> None:
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> int:
-    return sum("before the batcher was started" in record.message for record in caplog.records)
+    return sum("the batcher was not started" in record.message for record in caplog.records)
 
 
 def test_they_are_held_within_the_bounds(caplog: pytest.LogCaptureFixture) -> None:
@@ -59,10 +59,16 @@ def test_a_start_that_does_not_come_is_told_of_once(caplog: pytest.LogCaptureFix
     close(batcher)
 
 
-def test_a_push_in_an_event_loop_is_told_of_at_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_second_task_that_pushes_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
     batcher, _ = unstarted()
 
     async def serve() -> None:
+        for _ in range(3):
+            batcher.push(EVENT)
+        assert warnings(caplog) == 0  # the start may come right now
+        await asyncio.create_task(serve_another())
+
+    async def serve_another() -> None:
         for _ in range(3):
             batcher.push(EVENT)
 
@@ -71,12 +77,32 @@ def test_a_push_in_an_event_loop_is_told_of_at_once(caplog: pytest.LogCaptureFix
     close(batcher)
 
 
-def test_a_push_in_a_thread_is_told_of_at_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_one_loop_after_another_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    """As a TestClient does it outside of `with`."""
     batcher, _ = unstarted()
-    thread = threading.Thread(target=batcher.push, args=(EVENT,))
-    thread.start()
-    thread.join()
+
+    async def answer() -> None:
+        asyncio.get_running_loop().call_soon(batcher.push, EVENT)  # in no task
+        await asyncio.sleep(0.01)
+
+    asyncio.run(answer())
+    assert warnings(caplog) == 0
+
+    async def answer_another() -> None:
+        batcher.push(EVENT)
+
+    asyncio.run(answer_another())
     assert warnings(caplog) == 1
+    close(batcher)
+
+
+def test_a_second_thread_that_pushes_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    batcher, _ = unstarted()
+    for warned in (0, 1, 1):
+        thread = threading.Thread(target=batcher.push, args=(EVENT,))
+        thread.start()
+        thread.join()
+        assert warnings(caplog) == warned
     close(batcher)
 
 
@@ -91,6 +117,9 @@ def test_a_module_may_push_while_a_server_imports_it(
     monkeypatch.syspath_prepend(tmp_path)
 
     async def serve() -> None:  # as uvicorn does
+        await asyncio.create_task(load())
+
+    async def load() -> None:
         module = __import__("pushes_when_imported")
         async with module.batcher:
             assert await module.batcher.flush()
