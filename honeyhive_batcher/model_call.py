@@ -82,13 +82,16 @@ class ModelCall:
     ) -> None:
         took = 1e3 * (time.perf_counter() - self._began_at)
         began = 1e3 * self._began_time
-        mine: dict[str, Any] = {"start_time": began, "end_time": began + took, "duration": took}
+        # Its type is named: without that HoneyHive's first documentation applies, by which a call that
+        # failed could not be told, because it has no `response` and no `usage`.
+        mine: dict[str, Any] = {"event_type": "model", "start_time": began, "end_time": began + took}
+        mine["duration"] = took
         if isinstance(exc, _NO_ERRORS):
             self.mark_incomplete()
         elif exc is not None:
             mine["error"] = _told(exc)
         given = {name: value for name, value in vars(self).items() if not name.startswith("_")}
-        self._context.run(self._batcher.push, {**self._fields, **mine, **given})
+        self._context.run(self._batcher.push, {**mine, **self._fields, **given})
 
     async def __aenter__(self) -> Self:
         return self.__enter__()

@@ -57,7 +57,7 @@ def test_a_block_is_one_event_with_its_times_and_what_was_set_in_it(pushed: Push
     assert event["start_time"] >= before - 1
     assert event["end_time"] == event["start_time"] + event["duration"]
     assert "error" not in event
-    assert set(event) <= {*ModelEvent.__struct_fields__}
+    assert set(event) <= {"event_type", *ModelEvent.__struct_fields__}
 
 
 async def test_an_asynchronous_block_is_the_same(pushed: Pushed) -> None:
@@ -228,3 +228,13 @@ def test_a_blocking_batcher_times_calls_too(honeyhive_collector: Collector) -> N
         call.response = "Honey."
     (stored,) = honeyhive_collector.events()
     assert stored.event["response"] == "Honey."
+
+
+async def test_a_call_that_failed_arrives() -> None:
+    async with collector() as hive:
+        async with Batcher(**hive.settings(), project="My project") as batcher:
+            with pytest.raises(OSError, match="gone"):
+                async with batcher.model_call(model="m", provider="p"):
+                    raise OSError("gone")
+        (stored,) = hive.events()
+    assert stored.error == "OSError: gone"
