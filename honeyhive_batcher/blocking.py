@@ -4,26 +4,21 @@
 
 import concurrent.futures
 import contextlib
-import functools
-import logging
-import threading
 import time
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, Self, Unpack, final
 
 import msgspec
 
+from honeyhive_batcher.background import Background
 from honeyhive_batcher.batcher import Batcher
 from honeyhive_batcher.config import Config
 from honeyhive_batcher.core.ledger import Statistics
 from honeyhive_batcher.core.model import Admission
-from honeyhive_batcher.errors import BatcherError
 from honeyhive_batcher.events import SessionProperties
 from honeyhive_batcher.model_call import TimesCalls
-from honeyhive_batcher.runtime.ending import at_end
 from honeyhive_batcher.runtime.flush_result import FlushResult
-from honeyhive_batcher.runtime.fork import at_fork, keep_for_ever, notice_fork
-from honeyhive_batcher.runtime.reporter import say
+from honeyhive_batcher.runtime.fork import notice_fork
 from honeyhive_batcher.runtime.seams import Seams
 from honeyhive_batcher.runtime.thread import LAST_WORDS, LoopThread
 from honeyhive_batcher.runtime.waiting import patience
@@ -84,25 +79,7 @@ class BlockingBatcher(TimesCalls):
 
     def _set_up(self, batcher: Batcher) -> None:
         self._batcher = batcher
-        self._begin_anew()
-        at_fork(self)
-
-    def _begin_anew(self) -> None:
-        self._thread: LoopThread | None = None
-        self._lock = threading.RLock()  # for whoever begins or ends the thread; a signal may interrupt it
-        self._is_closed = False
-        self._is_owed_a_close = False
-        self._is_beginning = False
-        self._is_hastened = False
-        self._invocations = 0
-        self._not_before = float("-inf")
-        at_end(self)
-
-    def after_fork(self) -> None:
-        """Begin anew in a forked child, in which the thread does not run. Called by itself."""
-        if self._thread is not None:
-            keep_for_ever(self._thread)
-        self._begin_anew()
+        self._background = Background(batcher)
 
     @property
     def config(self) -> Config:
@@ -116,9 +93,9 @@ class BlockingBatcher(TimesCalls):
 
         The first one in a process begins the thread.
         """
-        thread = self._thread
+        thread = self._background.thread
         if thread is None or not thread.is_running:
-            self._begin_soon()
+            self._background.begin_soon()
         return self._batcher.push(event, session=session)
 
     def put(
@@ -134,16 +111,15 @@ class BlockingBatcher(TimesCalls):
             TimeoutError: There was no room in time.
             BatcherError: There is no room, and a callback waits for it, on the thread that would make it.
         """
-        batcher = self._batcher
-        offer = batcher._offer(event, session)
-        if self._thread is None or not self._thread.is_running:
-            self._begin_soon()
+        offer = self._batcher._offer(event, session)
+        self._background.begin_soon()
         if offer.admission is Admission.QUEUE_FULL:
-            try:
-                self._to_wait_on(timeout).call(batcher._wait_for_room, offer, timeout)
-            except (concurrent.futures.TimeoutError, concurrent.futures.CancelledError):
-                raise TimeoutError("there was no room") from None
-        return batcher._answer(offer)
+            thread = self._to_wait_on(timeout)
+            with contextlib.suppress(concurrent.futures.CancelledError):
+                thread.call(self._batcher._wait_for_room, offer, timeout)
+            if offer.admission is Admission.QUEUE_FULL:
+                raise TimeoutError("the thread that would have made room has ended")
+        return self._batcher._answer(offer)
 
     def session(
         self, properties: SessionProperties | Mapping[str, Any] | None = None, /, **more: Any
@@ -163,18 +139,17 @@ class BlockingBatcher(TimesCalls):
         notice_fork(self._batcher.statistics().held)
         timeout = patience(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
-        if not self._is_closed and self.statistics().held:
-            self._begin_soon()
-        thread = self._thread
-        if thread is None or thread.has_ended or not self._not_here(thread).is_up(timeout):
+        if self.statistics().held:
+            self._background.begin_soon()
+        thread = self._background.elsewhere()
+        if thread is None or thread.has_ended or not thread.is_up(timeout):
             return self._batcher._lifecycle.as_it_is()
         rest = None if deadline is None else max(0.0, deadline - time.monotonic())
         try:
             return thread.call(self._batcher.flush, rest, timeout=None if rest is None else rest + LAST_WORDS)
         except (concurrent.futures.TimeoutError, concurrent.futures.CancelledError):
-            return (
-                self._batcher._lifecycle.as_it_is()
-            )  # a callback holds the thread up, or it has ended meanwhile
+            # A callback holds the thread up, or it has ended meanwhile.
+            return self._batcher._lifecycle.as_it_is()
 
     def statistics(self) -> Statistics:
         """Return a snapshot of the ledger, in which the numbers add up."""
@@ -192,11 +167,7 @@ class BlockingBatcher(TimesCalls):
             BatcherError: It could not begin.
         """
         notice_fork(self._batcher.statistics().held)
-        with self._lock:
-            self._is_closed, self._is_owed_a_close = False, True
-            thread = self._begin()
-        if not thread.is_here and not thread.is_up(None):
-            raise BatcherError("the batcher's thread could not begin") from thread.error
+        self._background.start()
         return self
 
     def close(self, timeout: float | None = None) -> None:
@@ -209,20 +180,7 @@ class BlockingBatcher(TimesCalls):
             BatcherError: A callback of the batcher calls it, on the thread that would have to do it.
         """
         notice_fork(self._batcher.statistics().held)
-        if self._thread is not None:
-            self._not_here(self._thread)
-        with self._lock:
-            was_closed, self._is_closed, self._is_owed_a_close = self._is_closed, True, False
-            thread = self._thread
-            if not was_closed and self.statistics().held:
-                thread = self._begin()
-            if thread is not None and thread.is_up(None):
-                with contextlib.suppress(concurrent.futures.CancelledError):
-                    thread.result(thread.call_soon(self._batcher.aclose, timeout))
-                thread.stop_soon()
-                thread.join()
-            self._batcher._lifecycle.abandon()
-            self._thread = None
+        self._background.close(timeout)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -236,106 +194,26 @@ class BlockingBatcher(TimesCalls):
         (`shutdown_timeout` if not given). Then no thread or connection is left, unless `start` was called,
         and what could not be sent waits for the next one.
         """
-        with self._lock:
-            self._invocations += 1
-        try:
-            yield
-        finally:
+        with self._background.visited():
             try:
-                self.flush(self.config.shutdown.shutdown_timeout if timeout is None else timeout)
+                yield
             finally:
-                with self._lock:
-                    self._invocations -= 1
-                    if not self._invocations and not self._is_owed_a_close:
-                        self._rest()
+                self.flush(self.config.shutdown.shutdown_timeout if timeout is None else timeout)
 
     def __del__(self) -> None:
-        thread: LoopThread | None = getattr(self, "_thread", None)
-        if thread is not None:
-            with contextlib.suppress(concurrent.futures.CancelledError):
-                thread.call_soon(_finish, self._batcher, thread, self.config.shutdown.shutdown_timeout)
-
-    # The end of the program, see `ending`.
-
-    def hasten(self) -> float:
-        """Begin to close, if there are events held."""
-        if self._thread is None or not self.statistics().held:
-            return 0.0
-        timeout = self.config.shutdown.shutdown_timeout
-        deadline = time.monotonic() + timeout
-        if not self._thread.is_up(timeout):
-            return 0.0
-        rest = max(0.0, deadline - time.monotonic())
-        with contextlib.suppress(concurrent.futures.CancelledError):
-            self._thread.call_soon(_finish, self._batcher, self._thread, rest)
-            self._is_hastened = True
-        return rest + LAST_WORDS
-
-    @property
-    def is_closing(self) -> bool:
-        """Whether what `hasten` began goes on."""
-        return self._is_hastened and self._thread is not None and not self._thread.has_ended
-
-    def give_up(self) -> None:
-        """Leave it to the batcher inside, which says so itself."""
-
-    # The thread.
-
-    def _begin(self) -> LoopThread:
-        """Return the thread, begun if need be. With the lock."""
-        if self._thread is None or not self._thread.is_running:
-            self._is_beginning = True
-            try:
-                self._thread = LoopThread(functools.partial(_start, self._batcher))
-            finally:
-                self._is_beginning = False
-        return self._thread
-
-    def _begin_soon(self) -> None:
-        """Begin the thread unless it runs, without waiting for it. Never raises."""
-        if self._is_closed or self._is_beginning or not self._lock.acquire(blocking=False):
-            return  # somebody else begins it; or this push interrupts that, as a signal handler's may
-        try:
-            self._begin_again()
-        except Exception as error:  # no thread to be had
-            self._thread, self._not_before = None, time.monotonic() + _PAUSE
-            say(logging.ERROR, "the batcher's thread could not begin (%s)", type(error).__name__)
-        finally:
-            self._lock.release()
-
-    def _begin_again(self) -> None:
-        if self._thread is not None and self._thread.error is not None and not self._thread.is_running:
-            raise self._thread.error
-        if time.monotonic() >= self._not_before:
-            self._begin()
-
-    def _rest(self) -> None:
-        """End the thread, and leave what is held to the next one. With the lock."""
-        thread = self._thread
-        if thread is not None and not thread.is_here and thread.is_up(LAST_WORDS):
-            with contextlib.suppress(concurrent.futures.TimeoutError, concurrent.futures.CancelledError):
-                thread.call(self._batcher._lifecycle.rest, timeout=LAST_WORDS)
-            thread.stop_soon()
-            thread.join()
-
-    def _not_here(self, thread: LoopThread) -> LoopThread:
-        if thread.is_here:
-            raise BatcherError("a callback of the batcher cannot wait for the batcher")
-        return thread
+        background: Background | None = getattr(self, "_background", None)
+        if background is not None:
+            background.forget()
 
     def _to_wait_on(self, timeout: float | None) -> LoopThread:
-        thread = self._thread
-        if thread is None or not self._not_here(thread).is_up(patience(timeout)):
-            raise concurrent.futures.CancelledError
+        """Return the thread that makes room; without one the event that waits is refused."""
+        is_up = False
+        try:
+            thread = self._background.elsewhere()
+            is_up = thread is not None and thread.is_up(patience(timeout))
+        finally:
+            if not is_up:
+                self._batcher._intake.refuse(Admission.QUEUE_FULL)
+        if thread is None or not is_up:
+            raise TimeoutError("no thread began that would make room")
         return thread
-
-
-async def _start(batcher: Batcher) -> None:
-    """Start it without a debt: the end of the program closes it if nobody does."""
-    await batcher._lifecycle.start(is_owed_a_close=False)
-    batcher._has_warned_closed = False
-
-
-async def _finish(batcher: Batcher, thread: LoopThread, timeout: float) -> None:
-    await batcher.aclose(timeout)
-    thread.stop_soon()

@@ -21,18 +21,31 @@ class Inherited(Protocol):
         """Begin anew, in the child. Must not wait for a lock: its holder may be a thread of the parent."""
 
 
+class Settling(Protocol):
+    """Something that a fork must not strike in its midst."""
+
+    def settle(self) -> None:
+        """Wait for its end, within bounds, in whichever thread is going to fork."""
+
+
 class _Kept(Struct, gc=False):
     what: object
     itself: object = None
 
 
 _living: weakref.WeakSet[Inherited] = weakref.WeakSet()
+_settling: weakref.WeakSet[Settling] = weakref.WeakSet()
 _process = os.getpid()
 
 
 def at_fork(inherited: Inherited) -> None:
     """Have `after_fork` called in the children that are forked while `inherited` lives."""
     _living.add(inherited)
+
+
+def before_fork(settling: Settling) -> None:
+    """Have `settle` called before this process forks, while `settling` lives."""
+    _settling.add(settling)
 
 
 def keep_for_ever(what: object) -> None:
@@ -66,6 +79,13 @@ def _begin_anew() -> None:
         inherited.after_fork()
 
 
-# Once for all: what is registered here can never be removed. Nothing is done before the fork, because to
-# wait there for a lock that a signal handler interrupted would be a deadlock.
-getattr(os, "register_at_fork", lambda **_: None)(after_in_child=_begin_anew)  # Windows has no forks
+def _settle() -> None:
+    for settling in list(_settling):
+        settling.settle()
+
+
+# Once for all: what is registered here can never be removed. Nothing waits before the fork for a lock, which
+# may be that of somebody whom a signal handler interrupted, and so for ever.
+getattr(os, "register_at_fork", lambda **_: None)(  # Windows has no forks
+    before=_settle, after_in_child=_begin_anew
+)

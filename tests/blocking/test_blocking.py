@@ -137,10 +137,13 @@ def test_put_whose_thread_cannot_begin_times_out(caplog: pytest.LogCaptureFixtur
         with pytest.raises(TimeoutError):
             batcher.put(EVENT, timeout=0.05)
         assert not batcher.flush(timeout=1)
+        with pytest.raises(BatcherError, match="no thread"):
+            batcher.start()
+        batcher.close()
+    assert batcher.statistics().dropped == {"shutdown": 1}
     assert [record.message for record in caplog.records if "thread" in record.message] == [
         "the batcher's thread could not begin (RuntimeError)"
     ]
-    batcher._batcher._lifecycle.abandon()
 
 
 def test_a_thread_that_fails_to_begin_is_told_of_and_tried_again_later(
@@ -148,7 +151,7 @@ def test_a_thread_that_fails_to_begin_is_told_of_and_tried_again_later(
 ) -> None:
     batcher = over()  # without a transport its run cannot begin
     assert batcher.push(EVENT)
-    until(lambda: batcher._thread is None or not batcher._thread.is_running)
+    until(lambda: batcher._background.thread is None or not batcher._background.thread.is_running)
     for _ in range(3):
         assert batcher.push(EVENT)
     assert [record.message for record in caplog.records if "thread" in record.message] == [
@@ -201,6 +204,39 @@ def test_a_callback_may_push_and_cannot_wait_for_itself() -> None:
     assert set(told) == {"a callback of the batcher cannot wait for the batcher"}
 
 
+def test_a_callback_cannot_wait_for_room() -> None:
+    told = list[str]()
+
+    def on_delivered(_ids: tuple[str, ...]) -> None:
+        try:
+            while not told:
+                batcher.put(EVENT)
+        except BatcherError as error:
+            told.append(str(error))
+
+    batcher = over(FakeTransport(), on_delivered=on_delivered, max_queue_events=1)
+    batcher.push(EVENT)
+    until(lambda: told)
+    batcher.close()
+    now = batcher.statistics()
+    assert now.refused == {Admission.QUEUE_FULL.value: 1}
+    assert now.accepted == now.delivered + sum(now.dropped.values())
+
+
+def test_whoever_waits_for_room_that_a_dying_thread_would_make_is_told() -> None:
+    batcher = over(FakeTransport(HANG), max_queue_events=1, shutdown_timeout=0.0, on_ambiguous="drop")
+    batcher.push(EVENT)
+    thread = batcher._background.thread
+    assert thread is not None
+    assert thread.is_up(30)
+    end = threading.Timer(0.1, thread.stop_soon)
+    end.start()
+    with pytest.raises((TimeoutError, ClosedError)):
+        batcher.put(EVENT)
+    end.join()
+    batcher.close()
+
+
 def test_it_works_inside_of_a_running_event_loop() -> None:
     batcher = over(FakeTransport())
 
@@ -250,7 +286,7 @@ def test_a_thread_that_died_is_followed_by_another() -> None:
     first, second = FakeTransport(HANG), FakeTransport()
     batcher = over(first, second, on_ambiguous="retry", shutdown_timeout=0.0)
     batcher.start()
-    thread = batcher._thread
+    thread = batcher._background.thread
     assert thread is not None
     thread.stop_soon()  # the loop ends, and nobody has closed the batcher
     until(lambda: thread.has_ended)
@@ -338,8 +374,8 @@ def test_one_that_is_forgotten_delivers_and_ends() -> None:
     transport = FakeTransport()
     batcher = over(transport)
     batcher.push(EVENT)
-    assert batcher._thread is not None
-    batcher._thread.is_up(30)
+    assert batcher._background.thread is not None
+    batcher._background.thread.is_up(30)
     del batcher
     gc.collect()
     until(lambda: not threads())
@@ -419,18 +455,19 @@ assert batcher.flush(timeout=30).delivered == 1
 def test_a_forked_child_leaves_the_thread_of_its_parent_alone() -> None:
     first, second = FakeTransport(), FakeTransport()
     batcher = over(first, second).start()
-    inherited = batcher._thread
+    inherited = batcher._background.thread
+    batcher._background.settle()
     batcher._batcher.after_fork()
-    batcher.after_fork()
+    batcher._background.after_fork()
     batcher.push(EVENT)
-    assert batcher._thread is not inherited
+    assert batcher._background.thread is not inherited
     batcher.close()
     assert (len(first.sent), len(second.sent)) == (0, 1)
     assert inherited is not None
     assert inherited.is_running
     inherited.stop_soon()
     inherited.join()
-    batcher.after_fork()  # without a thread there is nothing to leave alone
+    batcher._background.after_fork()  # without a thread there is nothing to leave alone
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
@@ -461,14 +498,14 @@ batcher.push({"model_name": "last"})
 
 def test_at_the_end_of_the_program_a_thread_without_work_keeps_nobody_waiting() -> None:
     batcher = over(FakeTransport(), FakeTransport())
-    assert batcher.hasten() == 0.0
-    assert not batcher.is_closing
+    assert batcher._background.hasten() == 0.0
+    assert not batcher._background.is_closing
     batcher.start()
-    assert batcher.hasten() == 0.0
+    assert batcher._background.hasten() == 0.0
     batcher.push(EVENT)
-    assert batcher.hasten() > 0.0
-    until(lambda: not batcher.is_closing)
-    batcher.give_up()
+    assert batcher._background.hasten() > 0.0
+    until(lambda: not batcher._background.is_closing)
+    batcher._background.give_up()
     assert batcher.statistics().delivered == 1
     batcher.close()
 
@@ -482,7 +519,7 @@ def test_a_thread_that_does_not_get_up_is_not_waited_for_at_the_end() -> None:
 
     batcher = over(Stuck(), shutdown_timeout=0.05)
     batcher.push(EVENT)
-    assert batcher.hasten() == 0.0
+    assert batcher._background.hasten() == 0.0
     goes_on.set()
     batcher.close()
     assert not threads()

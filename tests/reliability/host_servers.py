@@ -227,7 +227,23 @@ _AIOHTTP = ("aiohttp.web", "-H", "127.0.0.1", "-P", "{port}", "frameworks:aiohtt
 _FLASK = ("gunicorn", "frameworks:flask()", "-b", "127.0.0.1:{port}", "-w", "2")
 _FLASK_THREADS = ("-k", "gthread", "--threads", "4")
 
+
+def flask_preloaded(hive: Collector, answers: int) -> Iterator[Row]:
+    """The parent pushes, which begins its thread, and forks at once."""
+    with Server(hive, *_FLASK, "--preload", EARLY="yes") as server:
+        server.wait_for(answers=answers, workers=2)
+        yield server.row("Flask, gunicorn --preload under load, SIGTERM", server.stop(signal.SIGTERM))
+        yield Row(
+            bar=16,
+            what="an event pushed to a BlockingBatcher before gunicorn forks",
+            figure=f"sent {arrived(hive)['early']} times",
+            bound="once, by the parent",
+            holds=arrived(hive)["early"] == 1,
+        )
+
+
 FRAMEWORKS = (
+    flask_preloaded,
     _framework("starlette", "Starlette, uvicorn", *_uvicorn("starlette")),
     _framework("fastapi", "FastAPI, uvicorn --workers 2", *_uvicorn("fastapi"), "--workers", "2", workers=2),
     _framework("litestar", "Litestar, uvicorn", *_uvicorn("litestar")),
@@ -238,7 +254,7 @@ FRAMEWORKS = (
     _framework("quart_hypercorn", "Quart, hypercorn", "hypercorn", "frameworks:quart()", *_HYPERCORN[2:]),
     _framework("sanic", "Sanic's own server", *_SANIC),
     _framework("aiohttp_web", "aiohttp.web", *_AIOHTTP),
-    _framework("flask", "Flask, gunicorn, a BlockingBatcher", *_FLASK, "--preload", workers=2),
+    _framework("flask", "Flask, gunicorn, a BlockingBatcher", *_FLASK, workers=2),
     _framework("flask_threads", "Flask, gunicorn with threads", *_FLASK, *_FLASK_THREADS, workers=2),
 )
 

@@ -137,6 +137,8 @@ def flask() -> Any:
     from flask import Flask
 
     batcher = BlockingBatcher.from_env(flush_interval=0.2)
+    if "EARLY" in os.environ:
+        batcher.push({"model_name": "early"})
     app = Flask(__name__)
 
     @app.get("/<name>")
