@@ -1,7 +1,6 @@
 """The requests under way: each has a task of its own, from its beginning to its reply."""
 
 import asyncio
-import contextvars
 from collections.abc import Callable, Coroutine
 from typing import Any, final
 
@@ -9,6 +8,7 @@ import msgspec
 
 from honeyhive_batcher.core import wire
 from honeyhive_batcher.core.model import Attempt, Failure, Reply
+from honeyhive_batcher.runtime.quiet import quiet_context
 from honeyhive_batcher.runtime.transport import Transport
 
 
@@ -16,9 +16,7 @@ def quiet_task(
     loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, None], name: str
 ) -> asyncio.Task[None]:
     """Return a task of the batcher's own, of which asyncio has nothing to tell."""
-    # An empty context: what is bound where the batcher happens to be started (a session, a trace)
-    # does not belong to everything it sends.
-    task = loop.create_task(main, name=f"honeyhive_batcher.{name}", context=contextvars.Context())
+    task = loop.create_task(main, name=f"honeyhive_batcher.{name}", context=quiet_context())
     # Of a loop that is closed around it a batcher tells in its own words.
     task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001 - asyncio has no door for it
     return task
