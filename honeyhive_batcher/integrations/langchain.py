@@ -98,12 +98,12 @@ def _handler_class() -> Any:
         def __init__(self, runs: Runs) -> None:
             self.runs = runs
 
-        def on_chat_model_start(self, _serialized: Any, messages: Any, **about: Any) -> None:
-            self.runs.begin(messages[0], about, in_its_task=True)
+        def on_chat_model_start(self, serialized: Any, messages: Any, **about: Any) -> None:
+            self.runs.begin(serialized, messages, about, in_its_task=True)
 
-        def on_llm_start(self, _serialized: Any, prompts: Any, **about: Any) -> None:
+        def on_llm_start(self, serialized: Any, prompts: Any, **about: Any) -> None:
             # LangChain calls this in a task of its own when the model is awaited.
-            self.runs.begin([{"role": "user", "content": prompts[0]}], about, in_its_task=False)
+            self.runs.begin(serialized, [prompts], about, in_its_task=False)
 
         def on_llm_end(self, response: Any, **about: Any) -> None:
             self.runs.end(response, about)

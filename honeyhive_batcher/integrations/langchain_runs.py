@@ -3,7 +3,7 @@
 import asyncio
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import Any, final
 from uuid import UUID
@@ -24,10 +24,10 @@ _NAME = "the adapter of LangChain"
 class _Run:
     """A run that has begun."""
 
-    def __init__(self, messages: Any, about: Mapping[str, Any], claim: Claim) -> None:
+    def __init__(self, messages: Any, about: Mapping[str, Any]) -> None:
         self.messages = messages
         self.about = about
-        self.claim = claim
+        self.claim: Claim | None = None
         self.began_at = time.time()
         self.began = time.perf_counter()
         self.sessions: tuple[Session, ...] = current.get()
@@ -42,21 +42,25 @@ class Runs:
         self._under_way = UnderWay[_Run]()
         self._of_tasks: weakref.WeakKeyDictionary[asyncio.Task[Any], set[UUID]] = weakref.WeakKeyDictionary()
 
-    def begin(self, messages: Any, about: Mapping[str, Any], *, in_its_task: bool) -> None:
-        """Note that a run begins, with these messages. Another adapter below it keeps silent until it ends.
+    def begin(
+        self, model: Any, prompts: Sequence[Any], about: Mapping[str, Any], *, in_its_task: bool
+    ) -> None:
+        """Note that a run of a model begins, with one prompt. Another adapter below it keeps silent until it
+        ends.
 
         `in_its_task` says that this is called in the task that makes the call, if there is one.
         """
         try:
             if is_claimed(self.batcher):
                 return
-            run_id = about["run_id"]
-            run = _Run(messages, about, open_claim(self.batcher, _is_of_a_model))
-            forgotten = self._under_way.begin(run_id, run)
+            name = about.get("name") or (model or {}).get("name")
+            run = _Run(prompts[0], {**about, "name": name})
+            forgotten = self._under_way.begin(about["run_id"], run)
             if forgotten is not None:
                 self._tell(forgotten, incomplete=True)
             if in_its_task:
-                self._watch(run_id)
+                self._watch(about["run_id"])
+            run.claim = open_claim(self.batcher, _is_of_a_model)  # last: what fails above is told below
         except Exception as error:  # a strange message is no reason to fail the user's call
             count_failure(self.batcher, _NAME, error)
 
@@ -99,7 +103,8 @@ class Runs:
         self, run: _Run, response: Any = None, *, error: BaseException | None = None, incomplete: bool = False
     ) -> None:
         try:
-            run.claim.close()
+            if run.claim is not None:
+                run.claim.close()
             duration = (time.perf_counter() - run.began) * 1e3
             started = run.began_at * 1e3
             event = start_fields(run.messages, run.about)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from honeyhive_batcher.integrations.values import count, one_or_all, text, tool_call, usage
+from honeyhive_batcher.integrations.values import count, event_with, one_or_all, text, tool_call, usage
 
 _ROLES = {"human": "user", "ai": "assistant", "AIMessageChunk": "assistant", "HumanMessageChunk": "user"}
 _OWN_FIELDS = ("tools", "tool_choice", "response_format")
@@ -27,19 +27,21 @@ def start_fields(messages: Any, about: Mapping[str, Any]) -> dict[str, Any]:
         kept["tags"] = about["tags"]
     session_id = metadata.get("session_id")
     response_format = parameters.get("response_format")
-    return _given(
-        event_id=str(about["run_id"]),
-        parent_id=str(about["parent_run_id"]) if about.get("parent_run_id") else None,
-        session_id=None if session_id is None else str(session_id),
-        model=text(parameters.get("model"), parameters.get("model_name"), metadata.get("ls_model_name")),
-        provider=text(metadata.get("ls_provider")),
-        messages=[_message(each) for each in messages],
-        hyperparameters=hyperparameters or None,
-        tools=parameters.get("tools") or None,
-        tool_choice=parameters.get("tool_choice"),
-        response_format=response_format if isinstance(response_format, Mapping) else None,
-        metadata=kept or None,
-    )
+    fields = {
+        "event_name": text(about.get("name")),
+        "event_id": str(about["run_id"]),
+        "parent_id": str(about["parent_run_id"]) if about.get("parent_run_id") else None,
+        "session_id": None if session_id is None else str(session_id),
+        "model": text(parameters.get("model"), parameters.get("model_name"), metadata.get("ls_model_name")),
+        "provider": text(metadata.get("ls_provider")),
+        "messages": [_message(each) for each in messages],
+        "hyperparameters": hyperparameters or None,
+        "tools": parameters.get("tools") or None,
+        "tool_choice": parameters.get("tool_choice"),
+        "response_format": response_format if isinstance(response_format, Mapping) else None,
+        "metadata": kept or None,
+    }
+    return event_with(fields)
 
 
 def answer_fields(response: Any) -> dict[str, Any]:
@@ -85,8 +87,8 @@ def _answer(generation: Any) -> dict[str, Any]:
 
 def _message(message: Any) -> Any:
     """Return a message as OpenAI's chat writes it. From its attributes: its dump may lack the tool calls."""
-    if isinstance(message, Mapping):
-        return message
+    if isinstance(message, str):
+        return {"role": "user", "content": message}
     kind = getattr(message, "type", None)
     if kind is None:
         return message

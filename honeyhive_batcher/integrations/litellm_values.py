@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from honeyhive_batcher.integrations.values import count, failure, one_or_all, text
+from honeyhive_batcher.integrations.values import count, event_with, failure, one_or_all, text
 
 _MODEL_CALLS = {
     name
@@ -34,6 +34,7 @@ def model_event(call: Mapping[str, Any]) -> dict[str, Any] | None:
     has_failed = record.get("status") == "failure"
     error_class = (record.get("error_information") or {}).get("error_class")
     event: dict[str, Any] = {
+        "event_name": record["call_type"],
         "model": text(record.get("model")),
         "provider": text(record.get("custom_llm_provider")),
         "messages": _messages(record.get("messages")),
@@ -51,7 +52,7 @@ def model_event(call: Mapping[str, Any]) -> dict[str, Any] | None:
     }
     if isinstance(began, (int, float)) and isinstance(ended, (int, float)):
         event |= {"start_time": began * 1e3, "end_time": ended * 1e3, "duration": (ended - began) * 1e3}
-    return {name: value for name, value in event.items() if value is not None}
+    return event_with(event)
 
 
 def answer_id(call: Mapping[str, Any]) -> str | None:

@@ -106,7 +106,7 @@ def is_new_error(batcher: Producer, error: BaseException | None) -> bool:
     What cannot be referred to weakly, as most of Python's own errors, is always new.
     """
     chain: list[BaseException] = []
-    while error is not None and error not in chain and len(chain) < _CHAIN:
+    while error is not None and len(chain) < _CHAIN:
         chain.append(error)
         error = error.__cause__ or error.__context__
     with _lock:
@@ -116,9 +116,8 @@ def is_new_error(batcher: Producer, error: BaseException | None) -> bool:
                 return False
         except TypeError:  # it cannot be compared, or hashed
             return True
-        for each in chain[:1]:
-            with contextlib.suppress(TypeError):
-                told.add(each)
+        with contextlib.suppress(TypeError):
+            told.update(chain[:1])
     return True
 
 

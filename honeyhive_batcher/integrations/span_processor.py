@@ -72,6 +72,7 @@ class HoneyHiveSpanProcessor(SpanProcessor):  # type: ignore[misc]
                 return
             if not is_news(self._batcher, answer_id(attributes, event)):
                 return
+            event["event_name"] = span.name
             sessions = current.get() if opened is None else opened.sessions
             metadata = event.setdefault("metadata", {})
             metadata["trace_id"] = format(span.context.trace_id, "032x")

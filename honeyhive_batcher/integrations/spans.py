@@ -10,7 +10,7 @@ from typing import Any
 
 from honeyhive_batcher.integrations.span_genai import genai_event
 from honeyhive_batcher.integrations.span_openinference import openinference_event
-from honeyhive_batcher.integrations.values import failure
+from honeyhive_batcher.integrations.values import event_with, failure
 
 
 def model_event(
@@ -36,7 +36,7 @@ def model_event(
         event["end_time"] = end_time / 1e6
         event["duration"] = (end_time - start_time) / 1e6
     event["error"] = failure(error, attributes.get("error.type"))
-    return {name: value for name, value in event.items() if value is not None}
+    return event_with(event)
 
 
 def answer_id(attributes: Mapping[str, Any], event: Mapping[str, Any]) -> str | None:

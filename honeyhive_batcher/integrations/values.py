@@ -10,6 +10,15 @@ _MAX_INDEX = 4096
 """Places of a flat list that are looked at: a key with a larger number is rubbish."""
 
 
+def event_with(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the event with these fields, those that are None left out.
+
+    Its type is named: without that, HoneyHive's first documentation applies, by which a call that failed
+    could not be told, because it has no `response` and no `usage`.
+    """
+    return {"event_type": "model", **{name: value for name, value in fields.items() if value is not None}}
+
+
 def decoded(value: Any) -> Any:
     """Return what a JSON text means; what is no JSON, and what is no text, as it is."""
     if isinstance(value, str):
