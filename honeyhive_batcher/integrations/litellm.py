@@ -3,6 +3,8 @@
 litellm.callbacks = [callback(batcher)]
 """
 
+import asyncio
+import contextlib
 import threading
 import weakref
 from collections.abc import Mapping
@@ -20,6 +22,8 @@ _NAME = "the adapter of LiteLLM"
 _loggers: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 """By the identity of their batcher, which lives as long as its logger."""
 _making = threading.Lock()
+_LOOK = 0.01
+"""Seconds between two looks at what is under way."""
 
 
 def callback(batcher: Producer) -> Any:
@@ -34,8 +38,22 @@ def callback(batcher: Producer) -> Any:
     with _making:
         logger = _loggers.get(id(batcher))
         if logger is None:
-            logger = _loggers[id(batcher)] = _logger_class()(_Calls(batcher))
+            logger = _loggers[id(batcher)] = _logger_class()(batcher)
         return logger
+
+
+async def told(batcher: Producer, timeout: float = 5.0) -> bool:
+    """Wait until LiteLLM has told of every call that has begun, at most so many seconds; return if it has.
+
+    Of a call that was cancelled, and of a stream that was left, it never does.
+    """
+    logger = _loggers.get(id(batcher))
+    if logger is not None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while logger.calls.under_way:  # noqa: ASYNC110 - ended from any loop and any thread
+                    await asyncio.sleep(_LOOK)
+    return logger is None or not logger.calls.under_way
 
 
 @final
@@ -46,12 +64,16 @@ class _Calls:
         self._batcher = batcher
         self._under_way = UnderWay[tuple[bool, tuple[Session, ...]]]()
 
+    @property
+    def under_way(self) -> int:
+        """How many have begun, and not ended."""
+        return len(self._under_way)
+
     def begin(self, call: Mapping[str, Any]) -> None:
         """Note what is bound where a call is made: its end may be told from another thread."""
         try:
             known = is_claimed(self._batcher), current.get()
-            if any(known):
-                self._under_way.begin(call.get("litellm_call_id"), known)
+            self._under_way.begin(call.get("litellm_call_id"), known)
         except Exception as error:  # whatever it hands over
             count_failure(self._batcher, _NAME, error)
 
@@ -79,9 +101,11 @@ def _logger_class() -> Any:
     class HoneyHiveLogger(CustomLogger):  # type: ignore[misc]
         """Hands what LiteLLM says on. An object of another class it would not call."""
 
-        def __init__(self, calls: _Calls) -> None:
+        def __init__(self, batcher: Producer) -> None:
             super().__init__()
-            self.calls = calls
+            self.calls = _Calls(batcher)
+            # LiteLLM takes loggers of one class for the same if no plain attribute differs.
+            self.batcher_id = id(batcher)
 
         def log_pre_api_call(self, model: Any, messages: Any, kwargs: Any) -> None:  # noqa: ARG002
             self.calls.begin(kwargs)
