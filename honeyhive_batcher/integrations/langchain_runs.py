@@ -24,10 +24,10 @@ _NAME = "the adapter of LangChain"
 class _Run:
     """A run that has begun."""
 
-    def __init__(self, messages: Any, about: Mapping[str, Any]) -> None:
+    def __init__(self, messages: Any, about: Mapping[str, Any], claim: Claim) -> None:
         self.messages = messages
         self.about = about
-        self.claim: Claim | None = None
+        self.claim = claim
         self.began_at = time.time()
         self.began = time.perf_counter()
         self.sessions: tuple[Session, ...] = current.get()
@@ -53,14 +53,14 @@ class Runs:
         try:
             if is_claimed(self.batcher):
                 return
-            name = about.get("name") or (model or {}).get("name")
-            run = _Run(prompts[0], {**about, "name": name})
-            forgotten = self._under_way.begin(about["run_id"], run)
+            run_id, messages = about["run_id"], prompts[0]
+            named = {**about, "name": about.get("name") or (model or {}).get("name")}
+            run = _Run(messages, named, open_claim(self.batcher, _is_of_a_model))
+            forgotten = self._under_way.begin(run_id, run)
             if forgotten is not None:
                 self._tell(forgotten, incomplete=True)
             if in_its_task:
-                self._watch(about["run_id"])
-            run.claim = open_claim(self.batcher, _is_of_a_model)  # last: what fails above is told below
+                self._watch(run_id)
         except Exception as error:  # a strange message is no reason to fail the user's call
             count_failure(self.batcher, _NAME, error)
 
@@ -83,8 +83,8 @@ class Runs:
             task = asyncio.current_task()
         except RuntimeError:
             return  # no loop runs here
-        if task is None:
-            return
+        if not isinstance(task, asyncio.Task):
+            return  # a callback of a loop's, or a task of somebody's own kind
         known = self._of_tasks.get(task)
         if known is None:
             known = self._of_tasks[task] = set()
@@ -103,8 +103,7 @@ class Runs:
         self, run: _Run, response: Any = None, *, error: BaseException | None = None, incomplete: bool = False
     ) -> None:
         try:
-            if run.claim is not None:
-                run.claim.close()
+            run.claim.close()
             duration = (time.perf_counter() - run.began) * 1e3
             started = run.began_at * 1e3
             event = start_fields(run.messages, run.about)

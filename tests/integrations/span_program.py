@@ -76,10 +76,11 @@ async def call_pydantic_ai(url: str, tracers: TracerProvider) -> None:
             await run.get_output()
         with_tool = Agent(OpenAIChatModel("good", provider=provider))
 
-        @with_tool.tool_plain
         def look_up(word: str) -> str:
             """Look a word up."""
             return f"a {word} is a home of bees"
+
+        with_tool.tool_plain(look_up)
 
         with contextlib.suppress(UsageLimitExceeded):  # the provider calls the tool for ever
             await with_tool.run("What is in a hive?", usage_limits=UsageLimits(request_limit=2))

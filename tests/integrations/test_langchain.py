@@ -11,6 +11,7 @@ from typing import Any
 
 import openai
 import pytest
+from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.language_models.llms import LLM
@@ -19,11 +20,15 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableLambda
 from langchain_openai import ChatOpenAI, OpenAI
 from langgraph.graph import END, START, MessagesState, StateGraph
+from openinference.instrumentation.openai import OpenAIInstrumentor
+from opentelemetry.sdk.trace import TracerProvider
 
 from honeyhive_batcher import Batcher
 from honeyhive_batcher.integrations import calls
 from honeyhive_batcher.integrations.langchain import callback, instrument
 from honeyhive_batcher.integrations.langchain_runs import Runs
+from honeyhive_batcher.integrations.once import claim
+from honeyhive_batcher.integrations.opentelemetry import HoneyHiveSpanProcessor
 from honeyhive_batcher.testing import Collector
 from tests.integrations.fake_provider import FakeProvider, provider_in_thread
 from tests.integrations.inner_client import TellingOpenAI
@@ -217,7 +222,7 @@ async def test_a_stream_that_is_left_is_one_event_without_an_error(models: Model
     async for chunk in stream:
         if chunk.content:
             break
-    await stream.aclose()  # type: ignore[attr-defined]
+    await stream.aclose()
 
     def leave() -> None:
         for _ in models().stream("hi", config(kept)):
@@ -375,7 +380,49 @@ async def test_what_the_program_calls_itself_is_told_by_the_inner_adapter(models
     assert sum("by" not in event for event in kept.events) == 1
 
 
-class Silent(LLM):
+async def test_an_instrumentation_below_the_handler_is_silent(models: Models, kept: Kept) -> None:
+    tracers = TracerProvider()
+    tracers.add_span_processor(HoneyHiveSpanProcessor(kept))
+    OpenAIInstrumentor().instrument(tracer_provider=tracers)
+    try:
+        await models().ainvoke("hi", config=config(kept))
+        async for _ in models().astream("hi", config=config(kept)):
+            pass
+        with suppress(Exception):
+            await models("fails-429").ainvoke("hi", config=config(kept))
+        assert len(kept.events) == 3
+        assert not any("span_id" in event.get("metadata", {}) for event in kept.events)
+        await models().ainvoke("hi")
+        assert "span_id" in kept.events[3]["metadata"]
+    finally:
+        OpenAIInstrumentor().uninstrument()
+        tracers.shutdown()
+
+
+async def test_a_call_that_an_outer_adapter_has_claimed_is_not_told(models: Models, kept: Kept) -> None:
+    with claim(kept):
+        await models().ainvoke("hi", config=config(kept))
+    assert kept.events == []
+
+
+async def test_what_a_cache_answered_is_no_call(models: Models, kept: Kept) -> None:
+    model = models(cache=InMemoryCache())
+    for _ in range(2):
+        answer = await model.ainvoke("hi", config=config(kept))
+        assert answer.content == TEXT
+    assert len(kept.events) == 1
+
+
+async def test_a_run_may_begin_where_no_task_runs(kept: Kept) -> None:
+    runs = Runs(kept)
+    about = {"run_id": 1}
+    asyncio.get_running_loop().call_soon(lambda: runs.begin({}, [["hi"]], about, in_its_task=True))
+    await asyncio.sleep(0)
+    runs.fail(ValueError("no"), about)
+    assert len(kept.events) == 1
+
+
+class Silent(LLM):  # type: ignore[misc]
     """A model that says nothing of itself."""
 
     @property
@@ -427,7 +474,7 @@ def test_arguments_that_are_no_json_are_told_as_they_are(kept: Kept) -> None:
         "error": "no JSON",
         "type": "invalid_tool_call",
     }
-    runs.begin({}, [[AIMessage("", invalid_tool_calls=[call])]], {"run_id": 1}, in_its_task=False)  # type: ignore[list-item]
+    runs.begin({}, [[AIMessage("", invalid_tool_calls=[call])]], {"run_id": 1}, in_its_task=False)
     runs.fail(ValueError("no"), {"run_id": 1})
     assert kept.events[0]["messages"][0]["tool_calls"][0]["function"]["arguments"] == "{word"
 
@@ -442,7 +489,7 @@ def test_a_sentence_says_what_to_install(kept: Kept, monkeypatch: pytest.MonkeyP
 
 
 def test_the_users_handlers_are_called_as_ever(kept: Kept) -> None:
-    class Theirs(BaseCallbackHandler):
+    class Theirs(BaseCallbackHandler):  # type: ignore[misc]
         seen: list[str] = []  # noqa: RUF012
 
         def on_llm_end(self, response: Any, **_about: Any) -> None:

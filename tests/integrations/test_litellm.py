@@ -163,7 +163,7 @@ async def test_success_failure_and_a_blocking_call_reach_the_collector(
 
 @pytest.mark.parametrize("usage", [True, False])
 async def test_a_stream_is_one_event(clients: Clients, seen: Seen, usage: bool) -> None:
-    more = {"stream_options": {"include_usage": True}} if usage else {}
+    more: dict[str, Any] = {"stream_options": {"include_usage": True}} if usage else {}
     stream = await clients.acompletion(stream=True, **more)
     pieces = [chunk.choices[0].delta.content or "" async for chunk in stream if chunk.choices]
     assert "".join(pieces) == TEXT

@@ -6,6 +6,7 @@ import gc
 import threading
 import weakref
 from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -152,8 +153,9 @@ def test_a_call_is_kept_until_it_ends_and_the_oldest_goes(monkeypatch: pytest.Mo
 def test_an_event_is_pushed_where_its_sessions_are_bound() -> None:
     batcher = Kept()
     before = current.get()
-    push_within(batcher, {"model": "good"}, ("a session",))  # type: ignore[arg-type]
-    assert batcher.bound == [("a session",)]
+    sessions: Any = ("a session",)
+    push_within(batcher, {"model": "good"}, sessions)
+    assert batcher.bound == [sessions]
     assert current.get() is before
 
 
