@@ -15,12 +15,23 @@ import pytest
 
 from honeyhive_batcher import config
 from honeyhive_batcher.testing import collector_in_thread
+from tests.integrations.fake_provider import provider_in_thread
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 PROGRAMS = dict(
     zip(
-        ("script", "fastapi", "aiohttp", "call", "callbacks", "fixture"),
+        (
+            "script",
+            "fastapi",
+            "aiohttp",
+            "langchain",
+            "litellm",
+            "opentelemetry",
+            "call",
+            "callbacks",
+            "fixture",
+        ),
         # The recipes have tests of their own, in tests/frameworks.
         re.findall(
             r"```python\n(.*?)```",
@@ -185,6 +196,33 @@ def _get(url: str) -> str:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
+
+
+@pytest.mark.parametrize("program", ["langchain", "litellm", "opentelemetry"])
+def test_the_programs_of_llm_clients_tell_of_their_call(program: str, tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(PROGRAMS[program])
+    with collector_in_thread() as hive, provider_in_thread() as provider:
+        done = subprocess.run(
+            [sys.executable, "program.py"],
+            cwd=tmp_path,
+            env=_environment(
+                HH_API_URL=hive.url,
+                HH_API_KEY="hh_test",
+                OPENAI_BASE_URL=f"{provider.url}/v1",
+                OPENAI_API_KEY="k",
+                LITELLM_LOCAL_MODEL_COST_MAP="True",  # else it asks GitHub for prices
+            ),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        (stored,) = hive.events()
+    assert stored.event["project"] == "My project"
+    assert stored.event["messages"] == [{"role": "user", "content": "What is in a hive?"}]
+    assert stored.event["response"]["content"] == "Bees make honey in a hive."
+    assert stored.event["usage"]["total_tokens"] == 19
 
 
 def test_the_callbacks_program_is_valid(tmp_path: Path) -> None:
