@@ -35,11 +35,11 @@ _ACCEPTED = Admission.ACCEPTED
 
 
 class _Offer(Struct):
-    """An event on its way through `put`."""
+    """An event of `put` that waits for room."""
 
-    fragment: Fragment | Refusal | Admission
+    fragment: Fragment
     session: Session | None
-    admission: Admission
+    admission: Admission = _FULL
 
 
 @final
@@ -177,9 +177,7 @@ class Batcher(Embedded):
             # event is taken, so that a cancellation still means that it was not.
             await asyncio.sleep(0)
         offer = self._offer(event, session)
-        if offer.admission is _FULL:
-            await self._wait_for_room(offer, timeout)
-        return self._answer(offer)
+        return offer if isinstance(offer, Admission) else await self._wait_for_room(offer, timeout)
 
     def session(
         self, properties: SessionProperties | Mapping[str, Any] | None = None, /, **more: Any
@@ -256,45 +254,51 @@ class Batcher(Embedded):
 
     # What the verbs are made of.
 
-    def _offer(self, event: Any, session: Session | None) -> "_Offer":
-        """Do what `put` does without waiting. QUEUE_FULL is not counted: the caller is going to wait.
-
-        Raises EncodeError.
-        """
+    def _offer(self, event: Any, session: Session | None) -> Admission | _Offer:
+        """Do what `put` does without waiting; raises what it raises. What has to wait is not counted yet."""
         try:
             if self._before_send is not None:
                 event = self._look_at(event)
-            fragment = self._encode(event)
+            # As in `push`: the usual cases, kept short.
+            is_usual = self._intake.is_open and event is not _FILTERED
+            fragment = self._encoder.encode(event) if is_usual else self._encode(event)
             if not isinstance(fragment, Fragment):
-                return _Offer(fragment, None, self._refuse(fragment))
-            session = session or bound_session(self._sessions, event)
-            admission = _FULL
-            if self._lifecycle.room.is_empty:  # nobody overtakes those who wait already
+                return self._checked(self._refuse(fragment), fragment)
+            if session is None and current.get():
+                session = bound_session(self._sessions, event)
+            if not self._lifecycle.room.is_empty:  # nobody overtakes those who wait already
+                return _Offer(fragment, session)
+            if session is None:
+                admission = self._intake.admit(fragment, SESSIONLESS, self._clock(), wait=True)
+            else:
                 admission = self._admit(fragment, session, wait=True)
-            return _Offer(fragment, session, admission)
+        except (EncodeError, ClosedError):
+            raise
         except (Exception, asyncio.CancelledError) as error:  # as in `push`: it is none of the caller's
             self._intake.refuse(_STRANGE)
             raise EncodeError(f"the event raised {type(error).__name__} when it was read") from None
+        if admission is _FULL:
+            return _Offer(fragment, session)
+        return self._checked(admission)
 
-    async def _wait_for_room(self, offer: "_Offer", timeout: float | None) -> None:
-        fragment = offer.fragment
-        assert isinstance(fragment, Fragment)
+    async def _wait_for_room(self, offer: _Offer, timeout: float | None) -> Admission:
         try:
             offer.admission = await self._lifecycle.wait_for_room(
-                lambda: self._admit(fragment, offer.session, wait=True), timeout
+                lambda: self._admit(offer.fragment, offer.session, wait=True), timeout
             )
         except (TimeoutError, asyncio.CancelledError):
             self._intake.refuse(_FULL)
             raise
+        return self._checked(offer.admission)
 
-    def _answer(self, offer: "_Offer") -> Admission:
+    def _checked(self, admission: Admission, why: object = None) -> Admission:
         """Return the admission that is none of the exceptions of `put`."""
-        if offer.admission is _ACCEPTED or offer.admission is _FILTERED:
-            return offer.admission
-        if offer.admission is Admission.CLOSED:
+        if admission is _ACCEPTED or admission is _FILTERED:
+            return admission
+        if admission is Admission.CLOSED:
             raise ClosedError("the batcher is closed: start it again to go on")
         message = "the encoded event does not fit into a request, or not into the queue"
-        raise EncodeError(offer.fragment.message if isinstance(offer.fragment, Refusal) else message)
+        raise EncodeError(why.message if isinstance(why, Refusal) else message)
 
     def _encode(self, event: Any) -> Fragment | Refusal | Admission:
         if not self._intake.is_open:

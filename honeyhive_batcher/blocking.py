@@ -113,13 +113,14 @@ class BlockingBatcher(TimesCalls):
         """
         offer = self._batcher._offer(event, session)
         self._background.begin_soon()
+        if isinstance(offer, Admission):
+            return offer
+        thread = self._to_wait_on(timeout)
+        with contextlib.suppress(concurrent.futures.CancelledError):
+            return thread.call(self._batcher._wait_for_room, offer, timeout)
         if offer.admission is Admission.QUEUE_FULL:
-            thread = self._to_wait_on(timeout)
-            with contextlib.suppress(concurrent.futures.CancelledError):
-                thread.call(self._batcher._wait_for_room, offer, timeout)
-            if offer.admission is Admission.QUEUE_FULL:
-                raise TimeoutError("the thread that would have made room has ended")
-        return self._batcher._answer(offer)
+            raise TimeoutError("the thread that would have made room has ended")
+        return self._batcher._checked(offer.admission)
 
     def session(
         self, properties: SessionProperties | Mapping[str, Any] | None = None, /, **more: Any

@@ -211,7 +211,11 @@ def message_stream(body: dict[str, Any]) -> Iterator[str]:
     def event(kind: str, **fields: Any) -> str:
         return _data({"type": kind, **fields}, kind)
 
-    begun = {"content": [], "stop_reason": None, "usage": MESSAGES_USAGE | {"output_tokens": 1}}
+    begun: dict[str, Any] = {
+        "content": [],
+        "stop_reason": None,
+        "usage": MESSAGES_USAGE | {"output_tokens": 1},
+    }
     yield event("message_start", message=whole | begun)
     yield event("ping")
     for index, block in enumerate(whole["content"]):

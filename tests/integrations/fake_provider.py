@@ -113,7 +113,7 @@ async def provider() -> AsyncGenerator[FakeProvider, None]:
     try:
         site = web.TCPSite(runner, "127.0.0.1", 0, backlog=1024)
         await site.start()
-        fake.url = "http://127.0.0.1:{}".format(runner.addresses[0][1])
+        fake.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         yield fake
     finally:
         await runner.cleanup()
