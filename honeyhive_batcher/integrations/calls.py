@@ -1,11 +1,12 @@
 """Calls of which an adapter has heard the beginning and not yet the end."""
 
-import threading
 from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Generic, TypeVar, final
 
+from honeyhive_batcher.integrations.locks import Lock
 from honeyhive_batcher.producer import Producer
+from honeyhive_batcher.runtime.fork import at_fork
 from honeyhive_batcher.session import Session, current
 
 _MAX_UNDER_WAY = 10_000
@@ -20,7 +21,12 @@ class UnderWay(Generic[Call]):
 
     def __init__(self) -> None:
         self._calls: OrderedDict[Hashable, Call] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = Lock()
+        at_fork(self)
+
+    def after_fork(self) -> None:
+        """Forget, in the child: what is under way in the parent does not end here."""
+        self._calls = OrderedDict()
 
     def begin(self, key: Hashable, call: Call) -> Call | None:
         """Keep a call; return the one that has to go for it."""

@@ -6,20 +6,20 @@
 or, for every call of the program, `instrument(batcher)`.
 """
 
-import threading
 import weakref
 from collections.abc import Callable
 from functools import cache
 from typing import Any, final
 
 from honeyhive_batcher.integrations.langchain_runs import Runs
+from honeyhive_batcher.integrations.locks import Lock
 from honeyhive_batcher.producer import Producer
 
 _handlers: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 """By the identity of their batcher, which lives as long as its handler."""
 _hooks: list["_Hook"] = []
 """All that LangChain was given. One that has ended is taken again."""
-_making = threading.Lock()
+_making = Lock()
 
 
 def callback(batcher: Producer) -> Any:

@@ -5,7 +5,6 @@ litellm.callbacks = [callback(batcher)]
 
 import asyncio
 import contextlib
-import threading
 import weakref
 from collections.abc import Mapping
 from functools import cache
@@ -14,6 +13,7 @@ from typing import Any, final
 from honeyhive_batcher.integrations.calls import UnderWay, push_within
 from honeyhive_batcher.integrations.failures import count_failure
 from honeyhive_batcher.integrations.litellm_values import answer_id, model_event
+from honeyhive_batcher.integrations.locks import Lock
 from honeyhive_batcher.integrations.once import is_claimed, is_new_error, is_news
 from honeyhive_batcher.producer import Producer
 from honeyhive_batcher.session import Session, current
@@ -21,7 +21,7 @@ from honeyhive_batcher.session import Session, current
 _NAME = "the adapter of LiteLLM"
 _loggers: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 """By the identity of their batcher, which lives as long as its logger."""
-_making = threading.Lock()
+_making = Lock()
 _LOOK = 0.01
 """Seconds between two looks at what is under way."""
 

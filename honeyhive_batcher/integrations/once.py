@@ -13,13 +13,13 @@ program calls itself, elsewhere, is not silenced by a claim that was left behind
 import contextlib
 import contextvars
 import sys
-import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import final
+from typing import Any, final
 
+from honeyhive_batcher.integrations.locks import Lock
 from honeyhive_batcher.producer import Producer
 
 _REMEMBERED = 4096
@@ -49,7 +49,7 @@ _claims: contextvars.ContextVar[tuple[Claim, ...]] = contextvars.ContextVar(
 )
 _told: weakref.WeakKeyDictionary[Producer, OrderedDict[str, None]] = weakref.WeakKeyDictionary()
 _errors: weakref.WeakKeyDictionary[Producer, weakref.WeakSet[BaseException]] = weakref.WeakKeyDictionary()
-_lock = threading.Lock()
+_lock = Lock()
 
 
 def is_claimed(batcher: Producer) -> bool:
@@ -103,7 +103,8 @@ def is_new_error(batcher: Producer, error: BaseException | None) -> bool:
     """Return whether nobody has told `batcher` of this error, nor of one that it was made of, and note that
     somebody does now.
 
-    What cannot be referred to weakly, as most of Python's own errors, is always new.
+    What cannot be referred to weakly, as most of Python's own errors, is always new. An OpenTelemetry span
+    that is open here is noted as well: it will tell of the error in words only.
     """
     chain: list[BaseException] = []
     while error is not None and len(chain) < _CHAIN:
@@ -118,7 +119,16 @@ def is_new_error(batcher: Producer, error: BaseException | None) -> bool:
             return True
         with contextlib.suppress(TypeError):
             told.update(chain[:1])
+    opentelemetry = sys.modules.get("opentelemetry.trace")  # not imported: who uses it has done so
+    if chain and opentelemetry is not None:
+        with contextlib.suppress(Exception):  # another version of it
+            is_news(batcher, span_key(opentelemetry.get_current_span().get_span_context()))
     return True
+
+
+def span_key(context: Any) -> str:
+    """Return what stands for a failed span of OpenTelemetry's where there is no answer with an id."""
+    return f"span {context.trace_id:032x} {context.span_id:016x}"
 
 
 def _is_within(is_it: Callable[[FrameType], bool]) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from honeyhive_batcher.integrations.calls import UnderWay, push_within
 from honeyhive_batcher.integrations.failures import count_failure
-from honeyhive_batcher.integrations.once import is_claimed, is_news
+from honeyhive_batcher.integrations.once import is_claimed, is_news, span_key
 from honeyhive_batcher.integrations.spans import answer_id, model_event
 from honeyhive_batcher.producer import Producer
 from honeyhive_batcher.session import Session, current
@@ -64,13 +64,14 @@ class HoneyHiveSpanProcessor(SpanProcessor):  # type: ignore[misc]
             opened = self._open.end((span.context.trace_id, span.context.span_id))
             if self._is_shut_down or (opened is not None and opened.is_claimed):
                 return
-            attributes = span.attributes or {}
+            attributes = dict(span.attributes or {})  # the SDK's mapping takes a lock for each look
             event = model_event(
                 attributes, start_time=span.start_time, end_time=span.end_time, error=_error(span)
             )
             if event is None or self._is_inside_another(span):
                 return
-            if not is_news(self._batcher, answer_id(attributes, event)):
+            failed = span_key(span.context) if "error" in event else None
+            if not is_news(self._batcher, answer_id(attributes, event) or failed):
                 return
             event["event_name"] = span.name
             sessions = current.get() if opened is None else opened.sessions

@@ -1,13 +1,12 @@
 """Reading what others say of a call: JSON text, flat keys, counts of tokens, calls of tools, errors."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-_MAX_INDEX = 4096
-"""Places of a flat list that are looked at: a key with a larger number is rubbish."""
+_MAX_DIGITS = 4
+"""Of the place in a flat list: a key with more is rubbish."""
 
 
 def event_with(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,11 +43,12 @@ def mapping(value: Any) -> dict[str, Any]:
 def nested(attributes: Mapping[str, Any], prefix: str) -> list[Any]:
     """Return the list that keys like `prefix.0.role` spell, each item an object, in their order."""
     rows: dict[int, dict[str, Any]] = {}
-    pattern = re.compile(re.escape(prefix) + r"\.(\d{1,4})\.(.+)", re.DOTALL)
+    start = prefix + "."
     for key, value in attributes.items():
-        found = pattern.fullmatch(key)
-        if found is not None and int(found[1]) <= _MAX_INDEX:
-            rows.setdefault(int(found[1]), {})[found[2]] = value
+        if key.startswith(start):
+            place, _, name = key[len(start) :].partition(".")
+            if name and place.isdecimal() and len(place) <= _MAX_DIGITS:
+                rows.setdefault(int(place), {})[name] = value
     return [rows[place] for place in sorted(rows)]
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import openai
 
-from honeyhive_batcher.integrations.once import is_claimed, is_new_error, is_news
+from honeyhive_batcher.integrations.once import claim, is_claimed, is_new_error, is_news
 from honeyhive_batcher.producer import Producer
 
 
@@ -20,7 +20,8 @@ class TellingOpenAI(openai.AsyncOpenAI):  # type: ignore[misc]
         if is_claimed(self._batcher):
             return await super().request(*arguments, **named)
         try:
-            answer = await super().request(*arguments, **named)
+            with claim(self._batcher):  # some instrumentations are below the client
+                answer = await super().request(*arguments, **named)
         except Exception as error:
             if is_new_error(self._batcher, error):
                 self._batcher.push({"by": "inner", "error": str(error)})

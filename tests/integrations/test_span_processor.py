@@ -1,4 +1,5 @@
 """The span processor with the real SDK and the real instrumentations."""
+# ruff: noqa: PLC0415 - of the instrumentations each test imports one
 
 import asyncio
 import threading
@@ -7,6 +8,7 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import openai
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import Status, StatusCode, use_span
@@ -15,6 +17,8 @@ from honeyhive_batcher import Batcher
 from honeyhive_batcher.integrations.once import claim, is_news
 from honeyhive_batcher.integrations.opentelemetry import HoneyHiveSpanProcessor
 from honeyhive_batcher.testing import Collector, collector_in_thread
+from tests.integrations.fake_provider import provider
+from tests.integrations.inner_client import TellingOpenAI
 from tests.integrations.kept import Kept
 from tests.integrations.record_spans import FAMILIES, run
 
@@ -227,3 +231,44 @@ def test_many_threads_tell_each_span_once(tracer: Any, kept: Kept) -> None:
         thread.join()
     assert len(kept.events) == 800
     assert len({event["metadata"]["response_id"] for event in kept.events}) == 800
+
+
+def instrumentor(family: str) -> Any:
+    """Return what switches an instrumentation on and off."""
+    if family == "genai":
+        from opentelemetry.instrumentation.genai.openai import OpenAIInstrumentor as GenAI
+
+        return GenAI()
+    if family == "traceloop":
+        from opentelemetry.instrumentation.openai import OpenAIInstrumentor as Traceloop
+
+        return Traceloop()
+    from openinference.instrumentation.openai import OpenAIInstrumentor as OpenInference
+
+    return OpenInference()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Traceloop's, of pydantic
+@pytest.mark.parametrize("family", ["genai", "traceloop", "openinference"])
+async def test_a_call_that_a_client_tells_of_itself_is_not_told_again(family: str, kept: Kept) -> None:
+    tracers = TracerProvider()
+    tracers.add_span_processor(HoneyHiveSpanProcessor(kept))
+    instrumentation = instrumentor(family)
+    instrumentation.instrument(tracer_provider=tracers)
+    try:
+        async with (
+            provider() as fake,
+            TellingOpenAI(kept, base_url=f"{fake.url}/v1", api_key="k", max_retries=0) as client,
+        ):
+            messages: Any = [{"role": "user", "content": "hi"}]
+            await client.chat.completions.create(model="good", messages=messages)
+            for _ in range(2):
+                with pytest.raises(openai.RateLimitError):
+                    await client.chat.completions.create(model="fails-429", messages=messages)
+    finally:
+        instrumentation.uninstrument()
+        tracers.shutdown()
+    assert kept.events == [
+        {"by": "inner"},
+        *[{"by": "inner", "error": "Error code: 429 - too many bees"}] * 2,
+    ]
