@@ -29,6 +29,7 @@ PROGRAMS = dict(
             "litellm",
             "opentelemetry",
             "call",
+            "metrics",
             "callbacks",
             "fixture",
         ),
@@ -223,6 +224,27 @@ def test_the_programs_of_llm_clients_tell_of_their_call(program: str, tmp_path: 
     assert stored.event["messages"] == [{"role": "user", "content": "What is in a hive?"}]
     assert stored.event["response"]["content"] == "Bees make honey in a hive."
     assert stored.event["usage"]["total_tokens"] == 19
+
+
+def test_the_metrics_program_shows_what_it_delivered(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(PROGRAMS["metrics"])
+    with collector_in_thread() as hive:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "program.py"],
+            cwd=tmp_path,
+            env=_environment(HH_API_URL=hive.url, HH_API_KEY="hh_test"),
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert len(hive.events()) == 1
+    assert "\nhoneyhive_batcher_delivered_total 1.0\n" in done.stdout
+    section = README.partition("## Metrics")[2].partition("\n## ")[0]
+    names = re.findall(r"^# TYPE honeyhive_batcher_(\S+)", done.stdout, re.MULTILINE)
+    assert len(names) == 16
+    assert all(re.search(rf"`{name}[`{{]", section) for name in names), names
 
 
 def test_the_callbacks_program_is_valid(tmp_path: Path) -> None:
