@@ -1,4 +1,4 @@
-"""The pytest fixture `honeyhive_collector`: a local HoneyHive for one test."""
+"""The pytest fixtures: `honeyhive_collector`, a local HoneyHive, and `honeyhive_events`, what was pushed."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from honeyhive_batcher.captured import CapturedEvent
     from honeyhive_batcher.testing import Collector
 
 
@@ -21,3 +22,16 @@ def honeyhive_collector() -> "Iterator[Collector]":
 
     with collector_in_thread() as hive:
         yield hive
+
+
+@pytest.fixture
+def honeyhive_events() -> "Iterator[list[CapturedEvent]]":
+    """Capture what the test pushes to any batcher: `honeyhive_events[0].model`. Nothing is sent.
+
+    For synchronous and asynchronous tests, and batchers made before or never started; see
+    `honeyhive_batcher.testing.capture`.
+    """
+    from honeyhive_batcher.captured import capture  # noqa: PLC0415 - as above; this one without aiohttp
+
+    with capture() as events:
+        yield events

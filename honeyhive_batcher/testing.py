@@ -8,6 +8,8 @@ In an asynchronous test or program::
         assert [stored.event["model"] for stored in hive.events()] == ["gpt-4o"]
 
 In a synchronous one, `collector_in_thread`; under pytest, the fixture `honeyhive_collector`.
+
+Without a server, `capture`: what is pushed to any batcher meanwhile. Under pytest, `honeyhive_events`.
 """
 
 from collections.abc import AsyncGenerator, Generator
@@ -16,6 +18,7 @@ from pathlib import Path
 
 from anyio.from_thread import start_blocking_portal
 
+from honeyhive_batcher.captured import CapturedEvent, capture
 from honeyhive_batcher.collector import (
     MAX_BODY_BYTES,
     Answer,
@@ -33,6 +36,7 @@ from honeyhive_batcher.collector import (
 __all__ = [
     "MAX_BODY_BYTES",
     "Answer",
+    "CapturedEvent",
     "Collector",
     "Faults",
     "RequestInfo",
@@ -42,6 +46,7 @@ __all__ = [
     "StoredEvent",
     "StoredRequest",
     "StoredSession",
+    "capture",
     "collector",
     "collector_in_thread",
 ]

@@ -31,6 +31,7 @@ PROGRAMS = dict(
             "call",
             "metrics",
             "callbacks",
+            "capture",
             "fixture",
         ),
         # The recipes have tests of their own, in tests/frameworks.
@@ -255,8 +256,9 @@ def test_the_callbacks_program_is_valid(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "program.py"], cwd=tmp_path, timeout=30, check=True)
 
 
-def test_the_fixture_program_passes_under_pytest(tmp_path: Path) -> None:
-    (tmp_path / "test_program.py").write_text(PROGRAMS["fixture"])
+@pytest.mark.parametrize("program", ["capture", "fixture"])
+def test_the_fixture_programs_pass_under_pytest(program: str, tmp_path: Path) -> None:
+    (tmp_path / "test_program.py").write_text(PROGRAMS[program])
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
         cwd=tmp_path,

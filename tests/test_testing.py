@@ -144,7 +144,7 @@ def test_the_plugin_imports_nothing_slow() -> None:
 
 
 def test_everything_a_user_needs_has_a_name_here() -> None:
-    own = {"collector", "collector_in_thread"}
+    own = {"CapturedEvent", "capture", "collector", "collector_in_thread"}
     assert set(testing.__all__) == own | set(implementation.__all__)
     for name in testing.__all__:
         assert getattr(testing, name).__doc__ or name in {"MAX_BODY_BYTES", "Step"}
