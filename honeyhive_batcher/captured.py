@@ -53,8 +53,8 @@ def capture() -> Generator[list[CapturedEvent], None, None]:
 
     Yields the list of events, as they would have been sent: defaults, ids and `session_id` filled in, and
     what `before_send` made of them. It works for batchers made before, and for those that never start. What
-    would have been refused is refused, but that the queue is never full. What is captured is not counted in
-    `statistics()`. Of captures within captures the innermost has the event.
+    would have been refused is refused, but for the bounds of the queue and of a request. What
+    is captured is not counted in `statistics()`. Of captures within captures the innermost has the event.
     """
     events: list[CapturedEvent] = []
     with _lock:
