@@ -9,6 +9,7 @@ import pytest
 
 from honeyhive_batcher import Admission, Batcher, BlockingBatcher, ModelEvent
 from honeyhive_batcher.core.intake import Intake
+from honeyhive_batcher.core.model import SESSIONLESS, Fragment
 from honeyhive_batcher.testing import CapturedEvent, capture, collector, collector_in_thread
 
 ADMIT = Intake.admit
@@ -83,3 +84,21 @@ def test_the_plugin_imports_no_client_when_pytest_starts() -> None:
     brought = set(done.stdout.split())
     assert "honeyhive_batcher.pytest_plugin" in brought
     assert not {"aiohttp", "sqlite3", "prometheus_client", "opentelemetry"} & brought
+
+
+def test_the_end_of_a_session_is_no_event_of_its_own() -> None:
+    batcher = Batcher(api_key="hh_any")
+    with capture() as events, batcher.session(session_name="Ask") as session:
+        batcher.push({"model": "a"})
+        session.outputs = {"answer": "Honey."}
+    assert [(event["model"], event["session_id"]) for event in events] == [("a", session.session_id)]
+
+
+@pytest.mark.anyio
+async def test_a_closed_batcher_refuses_in_a_capture_as_well() -> None:
+    async with Batcher(api_key="hh_any", test_mode=True) as batcher:
+        fragment = batcher._encoder.encode({"model": "a"})
+    assert isinstance(fragment, Fragment)
+    with capture() as events:
+        assert batcher._intake.admit(fragment, SESSIONLESS, 0.0) is Admission.CLOSED
+    assert events == []
