@@ -3,6 +3,7 @@
 import asyncio
 import concurrent.futures.thread
 import contextlib
+import inspect
 import math
 import threading
 import time
@@ -26,6 +27,7 @@ class LoopThread:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_over = asyncio.Event()
         self._is_up = threading.Event()
+        self._asked: set[Coroutine[Any, Any, Any]] = set()  # what was asked for and has not ended
         self.error: Exception | None = None
         """Why it did not begin, or ended."""
         self.is_running = True
@@ -42,6 +44,9 @@ class LoopThread:
         finally:
             self.is_running = False
             self._loop = None
+            for main in self._asked.copy():  # what came too late to begin, lest Python complains
+                if inspect.getcoroutinestate(main) == inspect.CORO_CREATED:
+                    main.close()
             self._is_up.set()
 
     async def _main(self) -> None:
@@ -98,10 +103,15 @@ class LoopThread:
         loop = self._loop
         if loop is not None:
             main = function(*args)
+            self._asked.add(main)  # first: the loop may end before it comes to it
             try:
-                return asyncio.run_coroutine_threadsafe(main, loop)
+                future = asyncio.run_coroutine_threadsafe(main, loop)
             except RuntimeError:  # it was closed just now
+                self._asked.discard(main)
                 main.close()
+            else:
+                future.add_done_callback(lambda _: self._asked.discard(main))
+                return future
         raise concurrent.futures.CancelledError
 
     def result(self, future: concurrent.futures.Future[T], timeout: float | None = None) -> T:

@@ -237,6 +237,32 @@ def test_whoever_waits_for_room_that_a_dying_thread_would_make_is_told() -> None
     batcher.close()
 
 
+def test_what_a_thread_is_asked_for_too_late_to_begin_leaves_no_complaint() -> None:
+    thread = LoopThread(lambda: asyncio.sleep(0))
+    assert thread.is_up(30)
+    begun = threading.Event()
+
+    async def late() -> None:
+        begun.set()
+
+    loop = thread._loop
+    assert loop is not None
+    close, futures = loop.close, list[concurrent.futures.Future[None]]()
+
+    def ask_and_close() -> None:
+        futures.append(thread.call_soon(late))  # after the loop's last turn, before it is closed
+        close()
+
+    with mock.patch.object(loop, "close", ask_and_close):
+        thread.stop_soon()
+        thread.join()
+    assert thread.has_ended
+    assert not begun.is_set()
+    with pytest.raises(concurrent.futures.CancelledError):
+        thread.result(futures[0])
+    gc.collect()  # an unawaited coroutine would complain here, and fail the test
+
+
 def test_it_works_inside_of_a_running_event_loop() -> None:
     batcher = over(FakeTransport())
 
