@@ -1,5 +1,6 @@
 """Times a model call by hand, for clients that no adapter knows."""
 
+import asyncio
 import contextvars
 import functools
 import inspect
@@ -21,6 +22,8 @@ _FIELDS = frozenset(ModelEvent.__struct_fields__)
 _JSON = (str, int, float, bool, list, tuple, dict)
 _NO_ERRORS = (GeneratorExit, StopIteration, StopAsyncIteration)
 """What leaves a block without a failure of the call: its reader had enough."""
+_RAISED = (Exception, asyncio.CancelledError)
+"""What a strange value may raise when it is looked at. A cancellation is its own: nothing is awaited."""
 
 
 @final
@@ -36,7 +39,8 @@ class ModelCall:
     As a decorator, of a function, a coroutine function or a generator of either kind, each call of the
     function is one. What the function returns becomes `response` where that is not set, and its argument
     `messages`, if it has one, `messages`; of a generator the texts that it yields, joined, or the list of
-    what it yields. A generator that is closed before its end has `metadata["incomplete"]`.
+    what it yields. A generator that is closed before its end has `metadata["incomplete"]`; what is sent or
+    thrown into it does not reach the function.
 
     Make one for each call: it is not for use by two at once.
     """
@@ -123,7 +127,7 @@ class ModelCall:
                             parts.append(part)
                             yield part
                     finally:
-                        call.take(_joined(parts))
+                        call.take_all(parts)
                         await stream.aclose()
 
             return cast("Callable[P, R]", streamed)
@@ -149,7 +153,7 @@ class ModelCall:
                             parts.append(part)
                             yield part
                     finally:
-                        call.take(_joined(parts))
+                        call.take_all(parts)
                         stream.close()
 
             return cast("Callable[P, R]", iterated)
@@ -169,7 +173,7 @@ class ModelCall:
         if "messages" not in fields:
             try:
                 messages = inspect.signature(function).bind_partial(*args, **kwargs).arguments.get("messages")
-            except (TypeError, ValueError):  # it is called wrongly, and will say so itself
+            except _RAISED:  # or it is called wrongly, and will say so itself
                 messages = None
             if isinstance(messages, list):
                 fields["messages"] = messages
@@ -177,8 +181,18 @@ class ModelCall:
 
     def take(self, answer: Any) -> None:
         """Have this for the response, unless there is one, if JSON has a word for it."""
-        if not hasattr(self, "response") and (isinstance(answer, _JSON) or hasattr(answer, "model_dump")):
-            self.response = answer
+        try:
+            if not hasattr(self, "response") and (isinstance(answer, _JSON) or hasattr(answer, "model_dump")):
+                self.response = answer
+        except _RAISED:
+            return
+
+    def take_all(self, parts: list[Any]) -> None:
+        """Do the same with what a generator has yielded: texts are joined."""
+        try:
+            self.take("".join(parts) if all(isinstance(part, str) for part in parts) else parts)
+        except _RAISED:
+            return
 
 
 class TimesCalls(ABC):
@@ -196,14 +210,10 @@ class TimesCalls(ABC):
         return ModelCall(self, fields)
 
 
-def _joined(parts: list[Any]) -> Any:
-    return "".join(parts) if all(isinstance(part, str) for part in parts) else parts
-
-
 def _told(error: BaseException) -> str:
     """Return what an event says of an exception."""
     name = type(error).__name__
     try:
         return f"{name}: {error}" if str(error) else name
-    except Exception:  # whatever its own methods raise
+    except _RAISED:
         return name

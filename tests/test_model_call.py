@@ -109,7 +109,7 @@ def test_what_is_given_wins_over_what_is_stamped(pushed: Pushed) -> None:
 def test_names_that_are_no_fields_of_an_event_travel_too(pushed: Pushed) -> None:
     with pushed.model_call(**{"take": 1, "a-b": 2}) as call:
         call.take("Honey.")
-        call.tier = "gold"  # type: ignore[attr-defined]
+        call.tier = "gold"  # type: ignore[attr-defined]  # the route is open
     event = pushed.one
     assert (event["take"], event["a-b"], event["tier"]) == (1, 2, "gold")
     assert event["response"] == "Honey."
@@ -144,7 +144,7 @@ def test_a_synchronous_function_too(pushed: Pushed) -> None:
     assert ask([1]) == [1]
     assert ask([]) is ask
     with pytest.raises(TypeError):
-        ask()  # type: ignore[call-arg]
+        ask()  # type: ignore[call-arg]  # that is what is tried
     assert [event.get("response") for event in pushed.events] == [[1], None, None]
     assert [event["messages"] for event in pushed.events] == ["mine"] * 3
 
@@ -155,7 +155,7 @@ def test_a_function_called_wrongly_says_so_itself(pushed: Pushed) -> None:
         return question
 
     with pytest.raises(TypeError, match="unexpected keyword"):
-        ask(answer=1)  # type: ignore[call-arg]
+        ask(answer=1)  # type: ignore[call-arg]  # that is what is tried
     assert pushed.one["error"].startswith("TypeError")
 
 
@@ -238,3 +238,35 @@ async def test_a_call_that_failed_arrives() -> None:
                     raise OSError("gone")
         (stored,) = hive.events()
     assert stored.error == "OSError: gone"
+
+
+def test_what_raises_when_it_is_looked_at_costs_the_caller_nothing(pushed: Pushed) -> None:
+    class Odd:
+        def __getattribute__(self, name: str) -> Any:
+            raise asyncio.CancelledError if name == "model_dump" else RuntimeError(name)
+
+    odd = Odd()
+
+    class UnreadableError(Exception):
+        def __str__(self) -> str:
+            raise asyncio.CancelledError
+
+    @pushed.model_call()
+    def ask() -> Odd:
+        return odd
+
+    @pushed.model_call()
+    def stream() -> Generator[Odd, None, None]:
+        yield odd
+
+    def unsigned(messages: list[Any]) -> str:
+        return "Honey."
+
+    unsigned.__signature__ = odd  # type: ignore[attr-defined]  # whatever a decorator leaves there
+    assert ask() is odd
+    assert [each is odd for each in stream()] == [True]
+    assert pushed.model_call()(unsigned)([1]) == "Honey."
+    with pytest.raises(UnreadableError), pushed.model_call():
+        raise UnreadableError
+    assert ["response" in event for event in pushed.events] == [False, False, True, False]
+    assert pushed.events[3]["error"] == "UnreadableError"

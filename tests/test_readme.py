@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from honeyhive_batcher import config
-from honeyhive_batcher.testing import collector_in_thread
+from honeyhive_batcher.testing import StoredEvent, collector_in_thread
 from tests.integrations.fake_provider import provider_in_thread
 
 ROOT = Path(__file__).parent.parent
@@ -91,42 +91,35 @@ def _unused_port() -> int:
         return port
 
 
+def events_of(program: str, folder: Path) -> list[StoredEvent]:
+    """Run a program that says nothing and ends by itself; return what it has delivered."""
+    (folder / "program.py").write_text(PROGRAMS[program])
+    with collector_in_thread() as hive:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "program.py"],
+            cwd=folder,
+            env=_environment(HH_API_URL=hive.url, HH_API_KEY="hh_test"),
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        return list(hive.events())
+
+
 def test_the_table_of_settings_is_what_the_code_says() -> None:
     assert settings_table() in README
 
 
 def test_the_complete_program_delivers_its_event_and_ends_by_itself(tmp_path: Path) -> None:
-    (tmp_path / "program.py").write_text(PROGRAMS["script"])
-    with collector_in_thread() as hive:
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "program.py"],
-            cwd=tmp_path,
-            env=_environment(HH_API_URL=hive.url, HH_API_KEY="hh_test"),
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
-        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-        (stored,) = hive.events()
+    (stored,) = events_of("script", tmp_path)
     assert stored.event["project"] == "My project"
     assert stored.event["response"] == {"role": "assistant", "content": "Honey."}
 
 
 def test_the_program_that_times_calls_delivers_both(tmp_path: Path) -> None:
-    (tmp_path / "program.py").write_text(PROGRAMS["call"])
-    with collector_in_thread() as hive:
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "program.py"],
-            cwd=tmp_path,
-            env=_environment(HH_API_URL=hive.url, HH_API_KEY="hh_test"),
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
-        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-        first, second = hive.events()
+    first, second = events_of("call", tmp_path)
     assert first.event["response"] == {"role": "assistant", "content": "Honey."}
     assert second.event["response"] == "Honey, dear"
     assert second.event["messages"] == [{"role": "user", "content": "dear"}]

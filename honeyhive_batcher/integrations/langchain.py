@@ -88,7 +88,7 @@ def _handler_class() -> Any:
     except ImportError:
         raise ImportError("this needs LangChain: pip install langchain-core") from None
 
-    class HoneyHiveCallback(BaseCallbackHandler):  # type: ignore[misc]
+    class HoneyHiveCallback(BaseCallbackHandler):  # type: ignore[misc]  # Any here: optional
         """Hands what LangChain says of model calls on."""
 
         # In the caller's context, in which what it calls below finds the claim, and without a thread for it.

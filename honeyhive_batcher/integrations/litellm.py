@@ -98,7 +98,7 @@ def _logger_class() -> Any:
     except ImportError:
         raise ImportError("this needs LiteLLM: pip install litellm") from None
 
-    class HoneyHiveLogger(CustomLogger):  # type: ignore[misc]
+    class HoneyHiveLogger(CustomLogger):  # type: ignore[misc]  # Any here: optional
         """Hands what LiteLLM says on. An object of another class it would not call."""
 
         def __init__(self, batcher: Producer) -> None:
@@ -107,7 +107,7 @@ def _logger_class() -> Any:
             # LiteLLM takes loggers of one class for the same if no plain attribute differs.
             self.batcher_id = id(batcher)
 
-        def log_pre_api_call(self, model: Any, messages: Any, kwargs: Any) -> None:  # noqa: ARG002
+        def log_pre_api_call(self, model: Any, messages: Any, kwargs: Any) -> None:  # noqa: ARG002 - LiteLLM's
             self.calls.begin(kwargs)
 
         def log_success_event(self, kwargs: Any, *_more: Any, **_named: Any) -> None:

@@ -31,7 +31,7 @@ class _Open:
 
 
 @final
-class HoneyHiveSpanProcessor(SpanProcessor):  # type: ignore[misc]
+class HoneyHiveSpanProcessor(SpanProcessor):  # type: ignore[misc]  # Any here: optional
     """Tells `batcher` of every model call that has a span; other spans are left alone.
 
     It takes the spans of OpenTelemetry's and Traceloop's instrumentations, of OpenInference and of

@@ -8,7 +8,7 @@ from honeyhive_batcher.integrations.once import claim, is_claimed, is_new_error,
 from honeyhive_batcher.producer import Producer
 
 
-class TellingOpenAI(openai.AsyncOpenAI):  # type: ignore[misc]
+class TellingOpenAI(openai.AsyncOpenAI):  # type: ignore[misc]  # Any to mypy: optional
     """A real client, whose requests are told to a batcher as `{"by": "inner"}`."""
 
     def __init__(self, batcher: Producer, **settings: Any) -> None:

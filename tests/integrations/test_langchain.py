@@ -24,7 +24,7 @@ from openinference.instrumentation.openai import OpenAIInstrumentor
 from opentelemetry.sdk.trace import TracerProvider
 
 from honeyhive_batcher import Batcher
-from honeyhive_batcher.integrations import calls
+from honeyhive_batcher.integrations import calls, langchain
 from honeyhive_batcher.integrations.langchain import callback, instrument
 from honeyhive_batcher.integrations.langchain_runs import Runs
 from honeyhive_batcher.integrations.once import claim
@@ -425,7 +425,7 @@ async def test_a_run_may_begin_where_no_task_runs(kept: Kept) -> None:
     assert len(kept.events) == 1
 
 
-class Silent(LLM):  # type: ignore[misc]
+class Silent(LLM):  # type: ignore[misc]  # Any to mypy: optional
     """A model that says nothing of itself."""
 
     @property
@@ -483,8 +483,6 @@ def test_arguments_that_are_no_json_are_told_as_they_are(kept: Kept) -> None:
 
 
 def test_a_sentence_says_what_to_install(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
-    from honeyhive_batcher.integrations import langchain  # noqa: PLC0415
-
     monkeypatch.setitem(sys.modules, "langchain_core.callbacks", None)
     langchain._handler_class.cache_clear()
     with pytest.raises(ImportError, match="pip install langchain-core"):
@@ -492,8 +490,8 @@ def test_a_sentence_says_what_to_install(kept: Kept, monkeypatch: pytest.MonkeyP
 
 
 def test_the_users_handlers_are_called_as_ever(kept: Kept) -> None:
-    class Theirs(BaseCallbackHandler):  # type: ignore[misc]
-        seen: list[str] = []  # noqa: RUF012
+    class Theirs(BaseCallbackHandler):  # type: ignore[misc]  # Any to mypy: optional
+        seen: list[str] = []  # noqa: RUF012 - shared on purpose
 
         def on_llm_end(self, response: Any, **_about: Any) -> None:
             self.seen.append(response.generations[0][0].text)

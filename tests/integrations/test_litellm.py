@@ -12,8 +12,10 @@ import openai
 import pytest
 
 from honeyhive_batcher import Batcher
+from honeyhive_batcher.integrations import litellm as adapter
 from honeyhive_batcher.integrations.litellm import callback, told
 from honeyhive_batcher.integrations.litellm_values import answer_id, model_event
+from honeyhive_batcher.integrations.once import claim
 from honeyhive_batcher.testing import Collector
 from tests.integrations.fake_provider import FakeProvider, provider_in_thread
 from tests.integrations.inner_client import TellingOpenAI
@@ -245,8 +247,6 @@ async def test_a_call_that_an_inner_adapter_has_told_is_not_told_again(
 
 
 async def test_a_call_that_an_outer_adapter_has_claimed_is_not_told(clients: Clients, seen: Seen) -> None:
-    from honeyhive_batcher.integrations.once import claim  # noqa: PLC0415
-
     with claim(seen):
         await clients.acompletion()
         with pytest.raises(litellm.RateLimitError):
@@ -363,8 +363,6 @@ def test_strange_records_are_counted_and_hurt_nobody(seen: Seen) -> None:
 
 
 def test_a_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    from honeyhive_batcher.integrations import litellm as adapter  # noqa: PLC0415
-
     monkeypatch.setitem(sys.modules, "litellm.integrations.custom_logger", None)
     adapter._logger_class.cache_clear()
     with pytest.raises(ImportError, match="pip install litellm"):

@@ -116,7 +116,7 @@ def test_an_error_is_new_once_also_as_the_cause_of_another() -> None:
 
 def test_errors_that_cannot_be_remembered_are_new() -> None:
     class StrangeError(Exception):
-        __hash__ = None  # type: ignore[assignment]
+        __hash__ = None  # type: ignore[assignment]  # that is what is tried
 
     batcher = Kept()
     for error in (StrangeError(), ValueError()):

@@ -8,7 +8,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from opentelemetry import trace
+from opentelemetry import context, trace
 from opentelemetry.instrumentation.aiohttp_client import AioHttpClientInstrumentor
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -51,8 +51,6 @@ async def test_our_requests_are_not_traced_and_carry_no_traceparent(spans: InMem
 
 
 async def test_the_hosts_context_stays_as_it_was(spans: InMemorySpanExporter) -> None:
-    from opentelemetry import context  # noqa: PLC0415
-
     before = context.get_current()
     async with RawServer() as server, Batcher(base_url=server.url, api_key="hh_test"):
         assert context.get_current() is before

@@ -26,7 +26,7 @@ class Clock:
 def unstarted(**settings: int) -> tuple[Batcher, Clock]:
     clock = Clock()
     seams = Seams(clock=clock, transport=lambda _config: FakeTransport())
-    return Batcher(api_key="hh_test", _seams=seams, **settings), clock  # type: ignore[arg-type]
+    return Batcher(api_key="hh_test", _seams=seams, **settings), clock  # type: ignore[arg-type]  # any settings
 
 
 def close(batcher: Batcher) -> None:
