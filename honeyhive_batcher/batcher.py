@@ -16,6 +16,7 @@ from honeyhive_batcher.embedded import Embedded
 from honeyhive_batcher.errors import ClosedError, EncodeError
 from honeyhive_batcher.events import SessionProperties
 from honeyhive_batcher.hooks import Hooks
+from honeyhive_batcher.producer import note_start
 from honeyhive_batcher.runtime.flush_result import FlushResult
 from honeyhive_batcher.runtime.fork import at_fork, notice_fork
 from honeyhive_batcher.runtime.invocation import Invocation
@@ -226,6 +227,7 @@ class Batcher(Embedded):
         notice_fork(self._intake.ledger.held_events)
         await self._lifecycle.start()
         self._has_warned_closed = False
+        note_start(self)
         return self
 
     async def aclose(self, timeout: float | None = None) -> None:
@@ -244,6 +246,7 @@ class Batcher(Embedded):
         not given). Then no task or connection is left, and what could not be sent waits for the next one.
         """
         notice_fork(self._intake.ledger.held_events)
+        note_start(self)
         default = self.config.shutdown.shutdown_timeout
         return Invocation(self._lifecycle, default if timeout is None else timeout)
 

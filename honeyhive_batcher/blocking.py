@@ -17,6 +17,7 @@ from honeyhive_batcher.core.ledger import Statistics
 from honeyhive_batcher.core.model import Admission
 from honeyhive_batcher.events import SessionProperties
 from honeyhive_batcher.model_call import TimesCalls
+from honeyhive_batcher.producer import note_start
 from honeyhive_batcher.runtime.flush_result import FlushResult
 from honeyhive_batcher.runtime.fork import notice_fork
 from honeyhive_batcher.runtime.seams import Seams
@@ -80,6 +81,7 @@ class BlockingBatcher(TimesCalls):
     def _set_up(self, batcher: Batcher) -> None:
         self._batcher = batcher
         self._background = Background(batcher)
+        note_start(self)  # it needs no start
 
     @property
     def config(self) -> Config:

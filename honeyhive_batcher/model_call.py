@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, cast, final
 
+from honeyhive_batcher.claims import Claim, claim_on, enclosed, enter, leave
 from honeyhive_batcher.core.model import Admission
 from honeyhive_batcher.events import ModelEvent
 from honeyhive_batcher.producer import Producer
@@ -42,6 +43,10 @@ class ModelCall:
     what it yields. A generator that is closed before its end has `metadata["incomplete"]`; what is sent or
     thrown into it does not reach the function.
 
+    What an instrumented client (`honeyhive_batcher.integrations`) hears of a call inside becomes a part of
+    this event, for what was not set by hand; of several calls the last one does, and the others are events of
+    their own. Within another adapter's call, as of LangChain's, that one tells, and this pushes nothing.
+
     Make one for each call: it is not for use by two at once.
     """
 
@@ -68,12 +73,18 @@ class ModelCall:
         self._batcher = batcher
         self._fields = fields
         self._context = contextvars.Context()
+        self._claim = Claim(batcher, is_deaf=True)
+        self._is_silent = False
         self._began_at = 0.0
         self._began_time = 0.0
 
     def __enter__(self) -> Self:
         vars(self).update({name: value for name, value in self._fields.items() if name in _FIELDS})
         self._context = contextvars.copy_context()  # with the session that is bound here
+        around = claim_on(self._batcher)
+        self._is_silent = around is not None and not around.is_deaf
+        self._claim = Claim(self._batcher, is_deaf=True)
+        enter(self._claim)
         self._began_time = time.time()
         self._began_at = time.perf_counter()
         return self
@@ -84,6 +95,10 @@ class ModelCall:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        leave(self._claim)
+        self._claim.close()
+        if self._is_silent:
+            return
         took = 1e3 * (time.perf_counter() - self._began_at)
         began = 1e3 * self._began_time
         # Its type is named: without that HoneyHive's first documentation applies, by which a call that
@@ -93,9 +108,14 @@ class ModelCall:
         if isinstance(exc, _NO_ERRORS):
             self.mark_incomplete()
         elif exc is not None:
-            mine["error"] = _told(exc)
+            mine["error"] = described(exc)
         given = {name: value for name, value in vars(self).items() if not name.startswith("_")}
-        self._context.run(self._batcher.push, {**mine, **self._fields, **given})
+        heard = self._claim.heard or {}
+        event = {**heard, **mine, **self._fields, **given}
+        metadata = event.get("metadata")
+        if "metadata" in heard and isinstance(metadata, dict):
+            event["metadata"] = {**heard["metadata"], **metadata}
+        self._context.run(self._batcher.push, event)
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
@@ -123,7 +143,7 @@ class ModelCall:
                     parts: list[Any] = []
                     stream = function(*args, **kwargs)
                     try:
-                        async for part in stream:
+                        async for part in call.awaited_parts(stream):
                             parts.append(part)
                             yield part
                     finally:
@@ -149,7 +169,7 @@ class ModelCall:
                     parts: list[Any] = []
                     stream = function(*args, **kwargs)
                     try:
-                        for part in stream:
+                        for part in call.parts(stream):
                             parts.append(part)
                             yield part
                     finally:
@@ -194,6 +214,31 @@ class ModelCall:
         except _RAISED:
             return
 
+    # The claim holds while the function runs. Between the parts the code of their reader does, with calls of
+    # its own.
+
+    def parts(self, stream: Generator[Any, Any, Any]) -> Generator[Any, None, None]:
+        """Yield what a generator yields."""
+        leave(self._claim)
+        while True:
+            with enclosed(self._claim):
+                try:
+                    part = next(stream)
+                except StopIteration:
+                    return
+            yield part
+
+    async def awaited_parts(self, stream: AsyncGenerator[Any, Any]) -> AsyncGenerator[Any, None]:
+        """Yield what an asynchronous generator yields."""
+        leave(self._claim)
+        while True:
+            with enclosed(self._claim):
+                try:
+                    part = await anext(stream)
+                except StopAsyncIteration:
+                    return
+            yield part
+
 
 class TimesCalls(ABC):
     """What offers `model_call`."""
@@ -210,8 +255,8 @@ class TimesCalls(ABC):
         return ModelCall(self, fields)
 
 
-def _told(error: BaseException) -> str:
-    """Return what an event says of an exception."""
+def described(error: BaseException) -> str:
+    """Return what an event says of an exception: its kind and its words. Never raises."""
     name = type(error).__name__
     try:
         return f"{name}: {error}" if str(error) else name

@@ -8,10 +8,12 @@ from types import FrameType
 from typing import Any, final
 from uuid import UUID
 
+from honeyhive_batcher.claims import Claim, is_claimed, open_claim
 from honeyhive_batcher.integrations.calls import UnderWay, push_within
 from honeyhive_batcher.integrations.failures import count_failure
 from honeyhive_batcher.integrations.langchain_values import answer_fields, answer_id, start_fields
-from honeyhive_batcher.integrations.once import Claim, is_claimed, is_new_error, is_news, open_claim
+from honeyhive_batcher.integrations.once import is_new_error, is_news
+from honeyhive_batcher.model_call import described
 from honeyhive_batcher.producer import Producer
 from honeyhive_batcher.session import Session, current
 
@@ -110,7 +112,7 @@ class Runs:
             event |= {"start_time": started, "end_time": started + duration, "duration": duration}
             event |= answer_fields(response)
             if error is not None:
-                event["error"] = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+                event["error"] = described(error)
             if incomplete:
                 event["metadata"] = {**event.get("metadata", {}), "incomplete": True}
             is_new = is_new_error(self.batcher, error)

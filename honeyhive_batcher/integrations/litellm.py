@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, final
 
+from honeyhive_batcher.claims import is_claimed
 from honeyhive_batcher.integrations.calls import UnderWay, push_within
 from honeyhive_batcher.integrations.failures import count_failure
 from honeyhive_batcher.integrations.litellm_values import answer_id, model_event
 from honeyhive_batcher.integrations.locks import Lock
-from honeyhive_batcher.integrations.once import is_claimed, is_new_error, is_news
+from honeyhive_batcher.integrations.once import is_new_error, is_news
 from honeyhive_batcher.producer import Producer
 from honeyhive_batcher.session import Session, current
 

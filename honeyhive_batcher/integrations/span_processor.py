@@ -5,9 +5,10 @@ import inspect
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, final
 
+from honeyhive_batcher.claims import is_claimed
 from honeyhive_batcher.integrations.calls import UnderWay, push_within
 from honeyhive_batcher.integrations.failures import count_failure
-from honeyhive_batcher.integrations.once import is_claimed, is_news, span_key
+from honeyhive_batcher.integrations.once import is_news, span_key
 from honeyhive_batcher.integrations.spans import answer_id, model_event
 from honeyhive_batcher.producer import Producer
 from honeyhive_batcher.session import Session, current

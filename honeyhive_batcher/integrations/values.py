@@ -1,6 +1,6 @@
 """Reading what others say of a call: JSON text, flat keys, counts of tokens, calls of tools, errors."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -16,6 +16,33 @@ def event_with(fields: Mapping[str, Any]) -> dict[str, Any]:
     could not be told, because it has no `response` and no `usage`.
     """
     return {"event_type": "model", **{name: value for name, value in fields.items() if value is not None}}
+
+
+def present(values: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the values that are not None, at two levels; None when none is left."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            value = {inner: each for inner, each in value.items() if each is not None} or None  # noqa: PLW2901
+        if value is not None:
+            found[name] = value
+    return found or None
+
+
+def stated(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a request's body says. What is no JSON, as a client's mark for what was not given, is left
+    out.
+    """
+    return {
+        name: value
+        for name, value in body.items()
+        if isinstance(value, (str, int, float, list, tuple, Mapping))
+    }
+
+
+def parameters(body: Mapping[str, Any], others: Collection[str]) -> dict[str, Any] | None:
+    """Return what a request's body says beside `others`."""
+    return {name: value for name, value in body.items() if name not in others} or None
 
 
 def decoded(value: Any) -> Any:

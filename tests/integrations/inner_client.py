@@ -4,7 +4,8 @@ from typing import Any
 
 import openai
 
-from honeyhive_batcher.integrations.once import claim, is_claimed, is_new_error, is_news
+from honeyhive_batcher.claims import claim, is_claimed
+from honeyhive_batcher.integrations.once import is_new_error, is_news
 from honeyhive_batcher.producer import Producer
 
 

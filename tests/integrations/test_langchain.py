@@ -24,10 +24,10 @@ from openinference.instrumentation.openai import OpenAIInstrumentor
 from opentelemetry.sdk.trace import TracerProvider
 
 from honeyhive_batcher import Batcher
+from honeyhive_batcher.claims import claim
 from honeyhive_batcher.integrations import calls, langchain
 from honeyhive_batcher.integrations.langchain import callback, instrument
 from honeyhive_batcher.integrations.langchain_runs import Runs
-from honeyhive_batcher.integrations.once import claim
 from honeyhive_batcher.integrations.opentelemetry import HoneyHiveSpanProcessor
 from honeyhive_batcher.testing import Collector
 from tests.integrations.fake_provider import FakeProvider, provider_in_thread

@@ -12,10 +12,10 @@ import openai
 import pytest
 
 from honeyhive_batcher import Batcher
+from honeyhive_batcher.claims import claim
 from honeyhive_batcher.integrations import litellm as adapter
 from honeyhive_batcher.integrations.litellm import callback, told
 from honeyhive_batcher.integrations.litellm_values import answer_id, model_event
-from honeyhive_batcher.integrations.once import claim
 from honeyhive_batcher.testing import Collector
 from tests.integrations.fake_provider import FakeProvider, provider_in_thread
 from tests.integrations.inner_client import TellingOpenAI

@@ -1,11 +1,9 @@
-"""Claims, and what is news."""
+"""What is news, calls under way, and failures."""
 
 import asyncio
-import contextvars
 import gc
 import threading
 import weakref
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -13,69 +11,11 @@ import pytest
 from honeyhive_batcher.integrations import calls, failures, once
 from honeyhive_batcher.integrations.calls import UnderWay, push_within
 from honeyhive_batcher.integrations.failures import count_failure
-from honeyhive_batcher.integrations.once import claim, is_claimed, is_new_error, is_news, open_claim
+from honeyhive_batcher.integrations.once import is_new_error, is_news
 from honeyhive_batcher.session import current
 from tests.integrations.kept import Kept
 
 pytestmark = pytest.mark.anyio
-
-
-def in_the_call(frame: FrameType) -> bool:
-    return frame.f_code.co_name == "the_call"
-
-
-def the_call(batcher: Kept) -> bool:
-    return is_claimed(batcher)
-
-
-def test_a_claim_is_for_one_batcher_and_for_as_long_as_it_lasts() -> None:
-    mine, other = Kept(), Kept()
-    assert not is_claimed(mine)
-    with claim(mine):
-        assert is_claimed(mine)
-        assert not is_claimed(other)
-        with claim(other):
-            assert is_claimed(mine)
-            assert is_claimed(other)
-    assert not is_claimed(mine)
-
-
-def test_a_claim_that_names_a_frame_is_for_what_is_below_it() -> None:
-    batcher = Kept()
-    claimed = open_claim(batcher, in_the_call)
-    assert the_call(batcher)
-    assert not is_claimed(batcher)
-    claimed.close()
-    assert not the_call(batcher)
-
-
-async def test_a_claim_is_seen_in_tasks_and_closed_in_all_of_them() -> None:
-    batcher = Kept()
-
-    async def the_call() -> tuple[bool, bool]:
-        before = is_claimed(batcher)
-        await closed.wait()
-        return before, is_claimed(batcher)
-
-    closed = asyncio.Event()
-    claimed = open_claim(batcher, in_the_call)
-    task = asyncio.create_task(the_call())
-    await asyncio.sleep(0)
-    contextvars.Context().run(claimed.close)  # as a callback does, from a context of its own
-    closed.set()
-    assert await task == (True, False)
-
-
-def test_closed_claims_do_not_pile_up() -> None:
-    batcher = Kept()
-
-    def claim_often() -> int:
-        for _ in range(100):
-            open_claim(batcher, in_the_call).close()
-        open_claim(batcher, in_the_call)
-        return len(once._claims.get())
-
-    assert contextvars.Context().run(claim_often) == 1
 
 
 def test_an_answer_is_news_once_for_each_batcher() -> None:

@@ -14,7 +14,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import Status, StatusCode, use_span
 
 from honeyhive_batcher import Batcher
-from honeyhive_batcher.integrations.once import claim, is_news
+from honeyhive_batcher.claims import claim
+from honeyhive_batcher.integrations.once import is_news
 from honeyhive_batcher.integrations.opentelemetry import HoneyHiveSpanProcessor
 from honeyhive_batcher.testing import Collector, collector_in_thread
 from tests.integrations.fake_provider import provider
