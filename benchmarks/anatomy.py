@@ -11,7 +11,6 @@ import statistics
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +19,7 @@ import msgspec
 from benchmarks.alone import alone
 from benchmarks.cli import Plan, main
 from benchmarks.data import make_event
+from benchmarks.floor import Floor
 from benchmarks.report import Column, Report, Table
 from honeyhive_batcher import Batcher
 from honeyhive_batcher.config import BatchLimits, QueueLimits
@@ -34,8 +34,6 @@ from honeyhive_batcher.runtime.ids import ids
 _BLOCK = 200
 _ROOM = 4096
 _AMPLE = 2**40
-_AMPLE_QUEUE = 10_000
-_COMMA = b","[0]
 
 Step = Callable[[dict[str, Any]], object]
 
@@ -53,7 +51,6 @@ def _steps(batcher: Batcher) -> dict[str, Step]:
     ledger = Ledger(max_events=_AMPLE, max_bytes=_AMPLE)
     groups = Groups(BatchLimits())
     data = bytes(written)
-    held = held_bytes = 0
 
     def bounded(event: dict[str, Any]) -> None:
         buffer = bytearray(_ROOM)
@@ -65,33 +62,10 @@ def _steps(batcher: Batcher) -> dict[str, Step]:
         with lock:
             pass
 
-    queued: deque[Fragment] = deque(maxlen=_AMPLE_QUEUE)
-
-    def at_once(event: dict[str, Any]) -> None:
-        # What a push has to do, with none of Python's own calls between: a floor, and no program.
-        nonlocal held, held_bytes
-        event_id = event.get("event_id")
-        buffer = bytearray(_ROOM)
-        view = memoryview(buffer)
-        encode_into(event, buffer)
-        del view
-        if event_id is None and len(nulls(buffer)) <= (event.get("error", 0) is None):
-            buffer[-1] = _COMMA
-            data = b"".join((buffer, b'"event_id":"', ids.next(), b'"}'))
-            fragment = Fragment(data, APPENDED)
-            size = len(data)
-            now = time.monotonic()
-            with lock:
-                if held < _AMPLE and held_bytes + size < _AMPLE:
-                    held += 1
-                    held_bytes += size
-                    fragment.seq, fragment.accepted_at = held, now
-                    queued.append(fragment)
-
     return {
         "one encode": encode,
         "push": batcher.push,
-        "the same in one function, the least that it can be": at_once,
+        "the same in one function, the least that it can be": Floor(max_events=_AMPLE, max_bytes=_AMPLE).push,
         "- encoder": encoder.encode,
         "-- encode into a buffer that cannot grow": bounded,
         "-- look for nulls that were numbers": lambda _: nulls(written),

@@ -1,7 +1,8 @@
 """The floor: what no client can go below, and how far above it the batcher is.
 
 `python -m benchmarks.limit`. The limit is one encode of each event and a request of aiohttp for each hundred,
-four in flight, with bodies that were encoded beforehand.
+four in flight, with bodies that were encoded beforehand. `promises_only` is what keeps the promises to an event
+while nothing goes wrong, in as few lines as it takes.
 """
 
 import statistics
@@ -16,7 +17,7 @@ from benchmarks.throughput import table_of
 
 def measure(plan: Plan) -> Report:
     """Return the table of the limits and the batcher."""
-    names = ["nothing", "encode_only", "raw_client", "aiohttp_client", "batcher"]
+    names = ["nothing", "encode_only", "raw_client", "aiohttp_client", "promises_only", "batcher"]
     with sink.running() as url:
         found = run_rounds(names, url, plan.size(50_000, 3_000), plan.turns(5), sized=True)
     table = table_of(found, "The limit")
@@ -29,6 +30,10 @@ def measure(plan: Plan) -> Report:
             f"encode_only + {client}: {spread(floors)} net encodes; batcher over it: {spread(ratios)}"
         )
         report.figures[f"over {client}"] = statistics.median(ratios)
+    least = found.net("promises_only")
+    ratios = [mine / floor for mine, floor in zip(ours, least, strict=True)]
+    table.notes.append(f"promises_only: {spread(least)} net encodes; batcher over it: {spread(ratios)}")
+    report.figures["over promises_only"] = statistics.median(ratios)
     return report
 
 

@@ -25,6 +25,8 @@ PROGRAMS = dict(
             "script",
             "fastapi",
             "aiohttp",
+            "openai",
+            "anthropic",
             "langchain",
             "litellm",
             "opentelemetry",
@@ -193,7 +195,7 @@ def _get(url: str) -> str:
             time.sleep(0.05)
 
 
-@pytest.mark.parametrize("program", ["langchain", "litellm", "opentelemetry"])
+@pytest.mark.parametrize("program", ["openai", "anthropic", "langchain", "litellm", "opentelemetry"])
 def test_the_programs_of_llm_clients_tell_of_their_call(program: str, tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAMS[program])
     with collector_in_thread() as hive, provider_in_thread() as provider:
@@ -205,6 +207,8 @@ def test_the_programs_of_llm_clients_tell_of_their_call(program: str, tmp_path: 
                 HH_API_KEY="hh_test",
                 OPENAI_BASE_URL=f"{provider.url}/v1",
                 OPENAI_API_KEY="k",
+                ANTHROPIC_BASE_URL=provider.url,
+                ANTHROPIC_API_KEY="k",
                 LITELLM_LOCAL_MODEL_COST_MAP="True",  # else it asks GitHub for prices
             ),
             capture_output=True,
@@ -217,7 +221,7 @@ def test_the_programs_of_llm_clients_tell_of_their_call(program: str, tmp_path: 
     assert stored.event["project"] == "My project"
     assert stored.event["messages"] == [{"role": "user", "content": "What is in a hive?"}]
     assert stored.event["response"]["content"] == "Bees make honey in a hive."
-    assert stored.event["usage"]["total_tokens"] == 19
+    assert stored.event["usage"]["total_tokens"] == (26 if program == "anthropic" else 19)
 
 
 def test_the_metrics_program_shows_what_it_delivered(tmp_path: Path) -> None:

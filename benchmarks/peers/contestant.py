@@ -60,6 +60,7 @@ _LIMITS = {
     "encode_only": Entry("limits", "EncodeOnly", "msgspec"),
     "raw_client": Entry("limits", "RawClient", "msgspec"),
     "aiohttp_client": Entry("limits", "AiohttpClient", "aiohttp"),
+    "promises_only": Entry("limits", "PromisesOnly", "aiohttp"),
 }
 VENDORS = {
     "libhoney": Entry("libhoney", "Libhoney", "libhoney"),

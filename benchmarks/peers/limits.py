@@ -10,8 +10,10 @@ from collections import deque
 import msgspec
 
 from benchmarks.data import Event, make_event
+from benchmarks.floor import Floor
 from benchmarks.http import Cutter
 from benchmarks.peers.contestant import Options
+from honeyhive_batcher.core.model import Fragment, ids_of, size_of
 
 _BATCH = 100
 _IN_FLIGHT = 4
@@ -92,6 +94,66 @@ class AiohttpClient(_Prepared):
     async def _send(self, body: bytes) -> None:
         async with self._session.post(self.url + _PATH, data=body) as answer:
             await answer.read()
+
+    async def stop(self) -> None:
+        await self._session.close()
+
+
+class PromisesOnly:
+    """What keeps the promises while nothing goes wrong, and nothing else: no retry, no session, no time window,
+    no end of a program. Four bodies of a hundred at most are on their way.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self._url = options.url + _PATH
+        self._floor = Floor(max_events=10_000, max_bytes=64 * 2**20)
+        self._slots = asyncio.Semaphore(_IN_FLIGHT)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.delivered = 0
+        self.push = self._floor.push
+
+    async def start(self) -> None:
+        import aiohttp
+
+        self._session = aiohttp.ClientSession(headers={"Content-Type": "application/json"})
+
+    async def give(self, event: Event) -> None:
+        while not self.push(event):
+            await asyncio.sleep(0)
+        if len(self._floor.queue) >= _BATCH:
+            await self._slots.acquire()
+            self._begin(_BATCH)
+
+    def _begin(self, count: int) -> None:
+        with self._floor.lock:
+            batch = [self._floor.queue.popleft() for _ in range(count)]
+        task = asyncio.ensure_future(self._send(batch))
+        self._tasks.add(task)
+        task.add_done_callback(self._sent)
+
+    def _sent(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._slots.release()
+
+    async def _send(self, batch: list[Fragment]) -> None:
+        body = b'{"model_events":[%b]}' % b",".join([each.data for each in batch])
+        async with self._session.post(self._url, data=body) as answer:
+            reply = msgspec.json.decode(await answer.read())
+        if set(reply["event_ids"]) != set(ids_of(batch)):
+            return  # and then it would begin to be a program
+        with self._floor.lock:
+            for each in batch:
+                each.settled = True
+            self._floor.held -= len(batch)
+            self._floor.held_bytes -= size_of(batch)
+            self.delivered += len(batch)
+
+    async def settle(self) -> None:
+        if self._floor.queue:
+            await self._slots.acquire()
+            self._begin(len(self._floor.queue))
+        while self._tasks:
+            await asyncio.gather(*self._tasks)
 
     async def stop(self) -> None:
         await self._session.close()

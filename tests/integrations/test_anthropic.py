@@ -209,7 +209,7 @@ def test_what_is_no_client_is_refused(kept: Kept) -> None:
 
 
 def test_a_cloud_is_the_provider(kept: Kept) -> None:
-    class AnthropicBedrock(anthropic.Anthropic):
+    class AnthropicBedrock(anthropic.Anthropic):  # type: ignore[misc]  # Any: optional
         """Its own class needs a cloud's package."""
 
     for made, name in ((AnthropicBedrock, "bedrock"), (anthropic.Anthropic, "anthropic")):

@@ -16,9 +16,9 @@ from honeyhive_batcher.claims import claim
 from honeyhive_batcher.integrations import litellm as adapter
 from honeyhive_batcher.integrations.litellm import callback, told
 from honeyhive_batcher.integrations.litellm_values import answer_id, model_event
+from honeyhive_batcher.integrations.openai import instrument
 from honeyhive_batcher.testing import Collector
 from tests.integrations.fake_provider import FakeProvider, provider_in_thread
-from tests.integrations.inner_client import TellingOpenAI
 from tests.integrations.kept import Kept
 
 with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patched:
@@ -238,12 +238,12 @@ async def test_a_callback_that_is_registered_twice_tells_once(clients: Clients, 
 async def test_a_call_that_an_inner_adapter_has_told_is_not_told_again(
     clients: Clients, provider: FakeProvider, seen: Seen
 ) -> None:
-    inner = TellingOpenAI(seen, **clients.settings)
+    inner = instrument(openai.AsyncOpenAI(**clients.settings), seen)
     await clients.acompletion(client=inner)
     with pytest.raises(litellm.RateLimitError):
         await clients.acompletion("fails-429", client=inner)
     await inner.close()
-    assert [event["by"] for event in await seen.wait_for(2)] == ["inner"] * 2
+    assert [event["event_name"] for event in await seen.wait_for(2)] == ["chat.completions"] * 2
 
 
 async def test_a_call_that_an_outer_adapter_has_claimed_is_not_told(clients: Clients, seen: Seen) -> None:
