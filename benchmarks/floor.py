@@ -1,7 +1,7 @@
 """What a push has to do to keep the promises, in one function: a floor, and no program anyone could keep.
 
-An encode that stops at a bound, a look for numbers that became null, an id, and a place in a queue whose events
-and bytes are bounded and whose numbers are true, from any thread. Nothing of Python's own calls between.
+An encode that stops at a bound, a look for numbers that became null, an id, and a place in a queue whose
+events and bytes are bounded and whose numbers are true, from any thread. None of Python's own calls between.
 """
 
 import re

@@ -1,8 +1,8 @@
 """The floor: what no client can go below, and how far above it the batcher is.
 
 `python -m benchmarks.limit`. The limit is one encode of each event and a request of aiohttp for each hundred,
-four in flight, with bodies that were encoded beforehand. `promises_only` is what keeps the promises to an event
-while nothing goes wrong, in as few lines as it takes.
+four in flight, with bodies that were encoded beforehand. `promises_only` is what keeps the promises to an
+event while nothing goes wrong, in as few lines as it takes.
 """
 
 import statistics

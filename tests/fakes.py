@@ -11,7 +11,8 @@ import msgspec
 from msgspec import Struct
 
 from honeyhive_batcher import Batcher, Statistics
-from honeyhive_batcher.core.model import Failure, Reply, Request, Response
+from honeyhive_batcher.core.model import Failure, Reply, Response
+from honeyhive_batcher.core.request import Request
 from honeyhive_batcher.runtime.seams import Seams
 from honeyhive_batcher.runtime.transport import Transport
 

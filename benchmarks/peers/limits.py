@@ -100,8 +100,8 @@ class AiohttpClient(_Prepared):
 
 
 class PromisesOnly:
-    """What keeps the promises while nothing goes wrong, and nothing else: no retry, no session, no time window,
-    no end of a program. Four bodies of a hundred at most are on their way.
+    """What keeps the promises while nothing goes wrong, and nothing else: no retry, no session, no time
+    window, no end of a program. Four bodies of a hundred at most are on their way.
     """
 
     def __init__(self, options: Options) -> None:
@@ -118,7 +118,7 @@ class PromisesOnly:
         self._session = aiohttp.ClientSession(headers={"Content-Type": "application/json"})
 
     async def give(self, event: Event) -> None:
-        while not self.push(event):
+        while not self.push(event):  # noqa: ASYNC110 - hardly ever
             await asyncio.sleep(0)
         if len(self._floor.queue) >= _BATCH:
             await self._slots.acquire()

@@ -193,21 +193,6 @@ class Batch(Struct, frozen=True, eq=False, kw_only=True):
         return last if isinstance(last, Closing) else None
 
 
-class Request(Struct, frozen=True, eq=False, kw_only=True):
-    """What is sent: the same bytes for every attempt of a batch."""
-
-    method: str
-    path: str
-    body: bytes
-    max_reply_bytes: int
-    """How much of the response body is worth reading."""
-    plain: bool = False
-    """Not to be compressed."""
-
-    def __repr__(self) -> str:
-        return f"<Request {self.method} {self.path}: {len(self.body)} bytes>"
-
-
 class Response(Struct, frozen=True, kw_only=True):
     """An HTTP answer, or as much of it as arrived."""
 

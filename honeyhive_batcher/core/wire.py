@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from honeyhive_batcher.core.model import SESSIONLESS, Batch, GroupKey, Request
+from honeyhive_batcher.core.model import SESSIONLESS, Batch, GroupKey
+from honeyhive_batcher.core.request import Request
 
 BATCH_PATH = "/events/model/batch"
 UPDATE_PATH = "/events"
@@ -48,7 +49,7 @@ def overhead(key: GroupKey) -> int:
 
 
 def build_request(batch: Batch) -> Request:
-    """Join the fragments of a batch into a request; nothing is encoded again.
+    """Make a request of the fragments of a batch; nothing is encoded again.
 
     A session's closing that rides along replaces the properties; one that is alone becomes an update.
     """
@@ -56,15 +57,19 @@ def build_request(batch: Batch) -> Request:
     closing = batch.closing
     events = batch.events
     if not events:
-        body = batch.fragments[0].data
-        return Request(method="PUT", path=UPDATE_PATH, body=body, max_reply_bytes=max_reply_bytes)
-    parts = [_OPENING, b",".join([fragment.data for fragment in events])]
-    if batch.key is SESSIONLESS:
-        parts.append(_SESSIONLESS_ENDING)
-    else:
-        parts += [_SESSION_MIDDLE, closing.closing if closing else batch.key.properties, b"}"]
-    body = b"".join(parts)
-    return Request(method="POST", path=BATCH_PATH, body=body, max_reply_bytes=max_reply_bytes)
+        parts = (batch.fragments[0].data,)
+        return Request(method="PUT", path=UPDATE_PATH, parts=parts, max_reply_bytes=max_reply_bytes)
+    ending = _SESSIONLESS_ENDING
+    if batch.key is not SESSIONLESS:
+        ending = b"%b%b}" % (_SESSION_MIDDLE, closing.closing if closing else batch.key.properties)
+    return Request(
+        method="POST",
+        path=BATCH_PATH,
+        opening=_OPENING,
+        parts=tuple([fragment.data for fragment in events]),
+        ending=ending,
+        max_reply_bytes=max_reply_bytes,
+    )
 
 
 def body_size(batch: Batch) -> int:

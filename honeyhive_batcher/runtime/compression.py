@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TypeAlias, final
 
 from honeyhive_batcher.config import Codec
+from honeyhive_batcher.core.request import Request
 
 Compress: TypeAlias = Callable[[bytes], bytes]
 
@@ -33,17 +34,22 @@ class Compression:
         self._compress = _gzip() if codec == "gzip" else _zstd()
         self._thread: concurrent.futures.ThreadPoolExecutor | None = None
 
-    async def of(self, body: bytes) -> bytes | None:
-        """Return a body compressed, or None if it does not pay. Raises nothing but a cancellation."""
-        if len(body) < _SMALLEST:
+    async def of(self, request: Request) -> bytes | None:
+        """Return a body compressed, or None if that does not pay. Raises nothing but a cancellation."""
+        if request.size < _SMALLEST:
             return None
         if self._thread is None:
             self._thread = concurrent.futures.ThreadPoolExecutor(1, "honeyhive_batcher.compression")
         try:
-            smaller = await asyncio.get_running_loop().run_in_executor(self._thread, self._compress, body)
+            smaller = await asyncio.get_running_loop().run_in_executor(
+                self._thread, self._compressed, request
+            )
         except Exception:  # a codec that fails, or no thread to be had: the body goes as it is
             return None
-        return smaller if len(smaller) <= _LARGEST_REST * len(body) else None
+        return smaller if len(smaller) <= _LARGEST_REST * request.size else None
+
+    def _compressed(self, request: Request) -> bytes:
+        return self._compress(request.body)
 
     def close(self) -> None:
         """Let the thread end. Nobody waits for it: what it works on takes milliseconds."""

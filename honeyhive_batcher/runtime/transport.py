@@ -5,7 +5,6 @@ others together.
 """
 
 import contextlib
-import io
 import math
 import os
 import ssl
@@ -14,9 +13,12 @@ from base64 import b64encode
 from typing import TYPE_CHECKING, Protocol, final
 from urllib.parse import unquote, urlsplit
 
+import msgspec
+
 from honeyhive_batcher.config import EndpointSettings
 from honeyhive_batcher.core import wire
-from honeyhive_batcher.core.model import Failure, Reply, Request, Response
+from honeyhive_batcher.core.model import Failure, Reply, Response
+from honeyhive_batcher.core.request import Request
 from honeyhive_batcher.runtime.compression import Compression
 from honeyhive_batcher.runtime.sockets import Sockets
 from honeyhive_batcher.secret import Secret
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
 _CONNECT_TIMEOUT = 10.0
 """Seconds for name, connection and TLS. Below the request's own time-out, so that running out of it
 tells that nothing was sent."""
-_LARGE = 1024 * 1024
-"""Bytes from which aiohttp warns about a body that is written in one go; it writes a file in pieces."""
 _KEEPALIVE = 4.0
 """Seconds that an idle connection is kept: less than the five after which Node, which serves HoneyHive,
 and uvicorn close theirs, so that a request rarely meets a connection that is being closed."""
@@ -75,6 +75,8 @@ class AiohttpTransport:
 
         import aiohttp  # noqa: PLC0415 - see the module's docstring
 
+        import honeyhive_batcher.runtime.sliced  # noqa: F401, PLC0415 - now, and not when the first is sent
+
         settings = self._settings
         assert isinstance(settings.api_key, Secret)
         timeout = settings.request_timeout
@@ -114,15 +116,18 @@ class AiohttpTransport:
         """Send one request and return the answer, or what kept it from coming."""
         import aiohttp  # noqa: PLC0415 - see the module's docstring
 
+        from honeyhive_batcher.runtime.sliced import SLICE, SlicedBody  # noqa: PLC0415 - needs aiohttp
+
         assert self._session is not None
         url = self._settings.base_url + request.path
-        headers, data = self._headers, request.body
+        headers = self._headers
         compressed = None
         if self._compression is not None and not request.plain:
-            compressed = await self._compression.of(data)
+            compressed = await self._compression.of(request)
         if compressed is not None and self._compression is not None:
-            data, headers = compressed, {**headers, "Content-Encoding": self._compression.codec}
-        body = data if len(data) <= _LARGE else io.BytesIO(data)
+            request = msgspec.structs.replace(request, opening=b"", parts=(compressed,), ending=b"")
+            headers = {**headers, "Content-Encoding": self._compression.codec}
+        body = request.body if request.size <= SLICE else SlicedBody(request)
         try:
             async with self._session.request(
                 request.method,

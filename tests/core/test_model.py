@@ -20,12 +20,12 @@ from honeyhive_batcher.core.model import (
     Mended,
     Phase,
     Repaired,
-    Request,
     Response,
     Trigger,
     ids_of,
     size_of,
 )
+from honeyhive_batcher.core.request import Request
 from tests.fakes import NEW_ID
 
 CONTENT = b'{"content":"secret"}'
@@ -39,7 +39,7 @@ def test_what_holds_content_shows_its_size_and_nothing_of_it() -> None:
         repr(key): "<GroupKey s: 20 bytes>",
         repr(fragment): "<Fragment 1: 20 bytes, settled>",
         repr(
-            Request(method="POST", path="/p", body=CONTENT, max_reply_bytes=1)
+            Request(method="POST", path="/p", parts=(CONTENT,), max_reply_bytes=1)
         ): "<Request POST /p: 20 bytes>",
         repr(Response(status=500, body=CONTENT)): "<Response 500: 20 bytes, retry_after=None>",
     }
@@ -65,7 +65,7 @@ def test_two_that_hold_the_same_are_two() -> None:
         *(Closing(CONTENT, "id", key, 1, 0.0, closing=CONTENT) for _ in range(2)),
         *(Mended(CONTENT, "id", key, 1, 0.0, charged=1) for _ in range(2)),
         *(Batch(key=key, fragments=(fragment,)) for _ in range(2)),
-        *(Request(method="POST", path="/p", body=CONTENT, max_reply_bytes=1) for _ in range(2)),
+        *(Request(method="POST", path="/p", parts=(CONTENT,), max_reply_bytes=1) for _ in range(2)),
         *(Attempt(batch=batch) for _ in range(2)),
     }
     assert len(everything) == 16
@@ -80,7 +80,7 @@ def test_an_event_that_was_not_accepted_yet_has_no_place_and_nothing_special() -
 def test_nothing_is_plain_or_compressed_unless_it_is_said() -> None:
     batch = Batch(key=SESSIONLESS, fragments=(Fragment(CONTENT, "id"),))
     assert Attempt(batch=batch).plain is False
-    assert Request(method="POST", path="/p", body=CONTENT, max_reply_bytes=1).plain is False
+    assert Request(method="POST", path="/p", parts=(CONTENT,), max_reply_bytes=1).plain is False
     assert Response(status=200).compressed is False
 
 

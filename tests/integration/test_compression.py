@@ -11,6 +11,7 @@ import pytest
 import zstandard
 
 from honeyhive_batcher import Batcher, ConfigError
+from honeyhive_batcher.core.request import Request
 from honeyhive_batcher.runtime import compression
 from honeyhive_batcher.runtime.compression import Compression
 from honeyhive_batcher.testing import collector
@@ -18,6 +19,11 @@ from tests.fakes import check_ledger
 from tests.integration.raw_server import Connection, RawServer, content_length, good
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_leaks")]
+
+
+def request_of(body: bytes) -> Request:
+    return Request(method="POST", path="/", parts=(body,), max_reply_bytes=1)
+
 
 TEXT = "It was the best of times, it was the worst of times. " * 40
 EVENT = {
@@ -103,9 +109,9 @@ async def test_a_small_body_and_one_that_does_not_shrink_go_as_they_are() -> Non
         assert (await ours.flush()).delivered == 1
         assert server.encodings == [""]
         codec = Compression("gzip")
-        assert await codec.of(b"x" * 1023) is None
-        assert await codec.of(b"x" * 1024) is not None
-        assert await codec.of(zlib.compress(odd.encode() * 3, wbits=31)) is None
+        assert await codec.of(request_of(b"x" * 1023)) is None
+        assert await codec.of(request_of(b"x" * 1024)) is not None
+        assert await codec.of(request_of(zlib.compress(odd.encode() * 3, wbits=31))) is None
         codec.close()
 
 
@@ -173,7 +179,7 @@ async def test_what_gzip_is_made_with_is_what_is_installed(
             monkeypatch.setitem(sys.modules, module, None)
     codec = Compression("gzip")
     body = TEXT.encode()
-    smaller = await codec.of(body)
+    smaller = await codec.of(request_of(body))
     codec.close()
     assert smaller is not None
     assert len(smaller) < len(body) // 5
@@ -197,7 +203,7 @@ async def test_the_work_is_done_in_a_thread_that_ends_with_the_run() -> None:
         return compress(body)
 
     codec._compress = noted
-    assert await codec.of(TEXT.encode()) is not None
+    assert await codec.of(request_of(TEXT.encode())) is not None
     assert names == ["honeyhive_batcher.compression_0"]
     codec.close()
     for thread in threading.enumerate():

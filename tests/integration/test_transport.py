@@ -18,7 +18,8 @@ import pytest
 
 from honeyhive_batcher import Batcher
 from honeyhive_batcher.config import EndpointSettings
-from honeyhive_batcher.core.model import Failure, Reply, Request, Response
+from honeyhive_batcher.core.model import Failure, Reply, Response
+from honeyhive_batcher.core.request import Request
 from honeyhive_batcher.runtime.sockets import Sockets
 from honeyhive_batcher.runtime.transport import AiohttpTransport
 from honeyhive_batcher.testing import Faults, collector
@@ -33,7 +34,7 @@ EVENT = {"model": "gpt-4o"}
 REQUEST = Request(
     method="POST",
     path="/events/model/batch",
-    body=b'{"model_events":[{"event_id":"a"}]}',
+    parts=(b'{"model_events":[{"event_id":"a"}]}',),
     max_reply_bytes=65_536,
 )
 
@@ -121,7 +122,7 @@ async def longest_stall() -> float:
 
 async def test_as_much_of_an_answer_is_read_as_asked_for() -> None:
     async with RawServer(endless(b"x" * 1000, times=100, headers="Content-Length: 100000")) as server:
-        reply = await send(server, Request(method="POST", path="/", body=b"{}", max_reply_bytes=1234))
+        reply = await send(server, Request(method="POST", path="/", parts=(b"{}",), max_reply_bytes=1234))
         assert reply == Response(status=200, body=b"x" * 1234)
 
 
@@ -225,7 +226,7 @@ async def test_a_server_that_reads_nothing_costs_the_timeout() -> None:
         body = b"x" * (16 * 2**20)
         began_at = time.perf_counter()
         reply = await send(
-            server, Request(method="POST", path="/", body=body, max_reply_bytes=100), request_timeout=0.5
+            server, Request(method="POST", path="/", parts=(body,), max_reply_bytes=100), request_timeout=0.5
         )
         assert time.perf_counter() - began_at < 0.6
         assert reply == Failure(cause="the request timed out", unsent=False)
@@ -492,7 +493,7 @@ async def test_a_request_that_is_given_up_in_the_midst_leaves_no_connection_behi
     """Its connection would wait for ever to be rid of the rest of the body."""
     async with RawServer(never_reads, tls=https) as server:
         before = open_sockets()
-        large = msgspec.structs.replace(REQUEST, body=b"x" * (16 * 2**20))
+        large = msgspec.structs.replace(REQUEST, parts=(b"x" * (16 * 2**20),))
         reply = await send(server, large, request_timeout=timeout, verify_tls=False)
         assert reply == Failure(cause="the request timed out", unsent=False)
         accepted = 1  # the server's own end, which it still holds

@@ -341,7 +341,7 @@ async def test_instrument_sees_every_call_until_it_is_ended(models: Models, kept
 
 def is_inner(event: dict[str, Any]) -> bool:
     """Return whether the client has told this, and not LangChain."""
-    return event["event_name"] == "chat.completions"
+    return bool(event["event_name"] == "chat.completions")
 
 
 class Inner:

@@ -1,9 +1,10 @@
 """Many streams of a real client, left in every way, with and without the adapter."""
 
 import asyncio
+import functools
 import gc
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import openai
@@ -69,13 +70,16 @@ async def leave_many(client: openai.AsyncOpenAI) -> int:
     return ROUNDS * len(WAYS)
 
 
+def _hear(hear: Callable[[Any], None], _loop: asyncio.AbstractEventLoop, context: Any) -> None:
+    hear(context)
+
+
 async def test_each_is_one_event_and_the_host_hears_nothing_of_it(provider: FakeProvider) -> None:
     kept = Kept()
     heard: dict[bool, list[Any]] = {False: [], True: []}
     for is_instrumented in (False, True):
-        asyncio.get_running_loop().set_exception_handler(
-            lambda _loop, context, on=is_instrumented: heard[on].append(context)
-        )
+        hear = heard[is_instrumented].append
+        asyncio.get_running_loop().set_exception_handler(functools.partial(_hear, hear))
         client = openai.AsyncOpenAI(base_url=f"{provider.url}/v1", api_key="k", max_retries=0)
         if is_instrumented:
             instrument(client, kept)

@@ -13,13 +13,14 @@ import tracemalloc
 from pathlib import Path
 
 from honeyhive_batcher import EndpointSettings
-from honeyhive_batcher.core.model import Request, Response
+from honeyhive_batcher.core.model import Response
+from honeyhive_batcher.core.request import Request
 from honeyhive_batcher.runtime.transport import AiohttpTransport
 
 REQUEST = Request(
     method="POST",
     path="/events/model/batch",
-    body=b'{"model_events":[{"event_id":"a"}]}',
+    parts=(b'{"model_events":[{"event_id":"a"}]}',),
     max_reply_bytes=64 * 1024,
 )
 

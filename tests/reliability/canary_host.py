@@ -37,7 +37,8 @@ from honeyhive_batcher import (
 )
 from honeyhive_batcher.core.engine import Engine
 from honeyhive_batcher.core.intake import Intake
-from honeyhive_batcher.core.model import Reply, Request, Response
+from honeyhive_batcher.core.model import Reply, Response
+from honeyhive_batcher.core.request import Request
 from honeyhive_batcher.runtime.seams import Seams
 from honeyhive_batcher.runtime.transport import Transport
 

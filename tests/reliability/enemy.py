@@ -14,7 +14,8 @@ from typing import Any, TypeAlias, final
 import msgspec
 from msgspec import Struct
 
-from honeyhive_batcher.core.model import Failure, Reply, Request, Response
+from honeyhive_batcher.core.model import Failure, Reply, Response
+from honeyhive_batcher.core.request import Request
 from honeyhive_batcher.runtime.transport import Transport
 from tests.reliability.checker import Arrival, Record, Told, arrival
 

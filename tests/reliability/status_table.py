@@ -23,7 +23,8 @@ from honeyhive_batcher import Batcher
 from honeyhive_batcher.config import Config, RetryLimits
 from honeyhive_batcher.core import wire
 from honeyhive_batcher.core.backoff import backoff
-from honeyhive_batcher.core.model import Reply, Request, Response
+from honeyhive_batcher.core.model import Reply, Response
+from honeyhive_batcher.core.request import Request
 from honeyhive_batcher.runtime.transport import AiohttpTransport
 from tests.core.rig import Rig, Sent, answer
 from tests.fakes import FakeTransport, make_batcher
@@ -322,7 +323,7 @@ async def read_over_socket(status: int, header: str | None) -> Response | None:
         await transport.open()
         try:
             body = b'{"model_events":[]}'
-            request = Request(method="POST", path=wire.BATCH_PATH, body=body, max_reply_bytes=1000)
+            request = Request(method="POST", path=wire.BATCH_PATH, parts=(body,), max_reply_bytes=1000)
             reply = await transport.send(request)
         finally:
             await transport.close()

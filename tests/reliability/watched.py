@@ -13,7 +13,8 @@ from unittest.mock import patch
 from msgspec import Struct
 
 from honeyhive_batcher.config import Config
-from honeyhive_batcher.core.model import Failure, Reply, Request
+from honeyhive_batcher.core.model import Failure, Reply
+from honeyhive_batcher.core.request import Request
 from honeyhive_batcher.runtime.seams import Seams
 from honeyhive_batcher.runtime.transport import AiohttpTransport, Transport
 
