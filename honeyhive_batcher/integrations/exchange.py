@@ -125,13 +125,14 @@ class Exchange:
             self._right_to_tell.pop()
         except IndexError:
             return  # another thread came first
-        told: dict[str, Any] | None = event_with(event)
+        event = event_with(event)
         if self._claim is not None:
-            told = self._claim.hear(event_with(event))
-        elif not is_new_error(self.batcher, error) or not is_news(self.batcher, text(answer.get("id"))):
-            told = None
-        if told is not None:
-            push_within(self.batcher, told, self._sessions)
+            mine = self._claim.hear(event)
+        else:
+            is_new = is_new_error(self.batcher, error) and is_news(self.batcher, text(answer.get("id")))
+            mine = event if is_new else None
+        if mine is not None:
+            push_within(self.batcher, mine, self._sessions)
 
     def _give_up(self, error: Exception) -> None:
         try:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-NEEDED = ("pytest>=8.2", "pytest-timeout>=2.3", "pydantic>=2.7")
+NEEDED = ("hypothesis>=6.100", "pydantic>=2.7", "pytest>=8.2", "pytest-timeout>=2.3")
 
 
 @pytest.mark.matrix

@@ -461,6 +461,7 @@ async def test_copies_tell_and_embeddings_do_not(clients: Clients, kept: Kept) -
     only(kept)
     await clients.awaited.embeddings.create(model="good", input="bee")
     await clients.awaited.with_raw_response.embeddings.create(model="good", input="bee")
+    clients.blocking.embeddings.create(model="good", input="bee")
     assert len(kept.events) == 1
 
 
@@ -667,6 +668,19 @@ async def test_messages_that_change_later_are_told_as_they_were(clients: Clients
 
 
 # Its own failures.
+
+
+async def test_a_request_of_another_shape_is_the_clients_business(
+    clients: Clients, kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(failures, "_told", set())
+    monkeypatch.setattr(producer, "_started", None)
+    for batcher in (kept, None):
+        kept.events.clear()
+        instrument(clients.blocking, batcher)
+        with pytest.raises(AttributeError):
+            clients.blocking.request(object, None)
+        assert kept.events == ([None] if batcher else [])
 
 
 async def test_its_own_failure_is_counted_and_reaches_nobody(
