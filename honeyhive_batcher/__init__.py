@@ -16,6 +16,7 @@ from honeyhive_batcher.config import Config as Config
 from honeyhive_batcher.config import Defaults as Defaults
 from honeyhive_batcher.config import EndpointSettings as EndpointSettings
 from honeyhive_batcher.config import QueueLimits as QueueLimits
+from honeyhive_batcher.config import Recording as Recording
 from honeyhive_batcher.config import RetryLimits as RetryLimits
 from honeyhive_batcher.config import Shutdown as Shutdown
 from honeyhive_batcher.core.ledger import Statistics as Statistics
@@ -30,6 +31,7 @@ from honeyhive_batcher.errors import InternalError as InternalError
 from honeyhive_batcher.events import ModelEvent as ModelEvent
 from honeyhive_batcher.events import SessionProperties as SessionProperties
 from honeyhive_batcher.model_call import ModelCall as ModelCall
+from honeyhive_batcher.redaction import redact as redact
 from honeyhive_batcher.runtime.flush_result import FlushResult as FlushResult
 from honeyhive_batcher.session import Session as Session
 from honeyhive_batcher.version import __version__ as __version__
@@ -53,10 +55,12 @@ __all__ = [
     "ModelCall",
     "ModelEvent",
     "QueueLimits",
+    "Recording",
     "RetryLimits",
     "Session",
     "SessionProperties",
     "Shutdown",
     "Statistics",
     "__version__",
+    "redact",
 ]

@@ -15,6 +15,7 @@ from honeyhive_batcher.core.repair import repair
 from honeyhive_batcher.embedded import Embedded
 from honeyhive_batcher.errors import ClosedError, EncodeError
 from honeyhive_batcher.events import SessionProperties
+from honeyhive_batcher.gate import Gate
 from honeyhive_batcher.hooks import Hooks
 from honeyhive_batcher.producer import note_start
 from honeyhive_batcher.runtime.flush_result import FlushResult
@@ -30,7 +31,7 @@ from honeyhive_batcher.settings import Settings
 _PUTS_PER_TURN = 64
 # Looked up here: in CPython 3.11 that is a call, see `push`.
 _STRANGE = Admission.NOT_AN_EVENT
-_FILTERED = Admission.FILTERED
+_CLOSED = Admission.CLOSED
 _FULL = Admission.QUEUE_FULL
 _ACCEPTED = Admission.ACCEPTED
 
@@ -53,9 +54,10 @@ class Batcher(Embedded):
 
     Settings are keyword arguments, checked when they are given (`honeyhive_batcher.config` explains each);
     `from_env` reads the `HH_*` variables. Callbacks: `before_send(event)` is called inside `push` and
-    returns the event to send, or None to keep it; `on_delivered(event_ids)`,
-    `on_dropped(event_ids, reason)` and `on_unconfirmed(event_ids)` are called on the event loop. One that
-    raises is counted (`Statistics.callback_errors`) and hurts nothing.
+    returns the event to send, or None to keep it; `before_session(properties)` does the same with what is
+    said about a session;
+    `on_delivered(event_ids)`, `on_dropped(event_ids, reason)` and `on_unconfirmed(event_ids)` are called on
+    the event loop. One that raises is counted (`Statistics.callback_errors`) and hurts nothing.
 
     Raises:
         ConfigError: A setting is unknown, missing or wrong.
@@ -65,6 +67,7 @@ class Batcher(Embedded):
         self,
         *,
         before_send: Callable[[Any], Any] | None = None,
+        before_session: Callable[[dict[str, Any]], Any] | None = None,
         on_delivered: Callable[[tuple[str, ...]], object] | None = None,
         on_dropped: Callable[[tuple[str, ...], str], object] | None = None,
         on_unconfirmed: Callable[[tuple[str, ...]], object] | None = None,
@@ -74,6 +77,7 @@ class Batcher(Embedded):
         seal(settings)
         hooks = Hooks(
             before_send=before_send,
+            before_session=before_session,
             on_delivered=on_delivered,
             on_dropped=on_dropped,
             on_unconfirmed=on_unconfirmed,
@@ -100,7 +104,6 @@ class Batcher(Embedded):
         self.config = config
         """The settings in force."""
         self._hooks, self._seams = hooks, seams
-        self._before_send = hooks.before_send
         self._clock = seams.clock
         defaults = config.defaults
         self._encoder = EventEncoder(
@@ -117,7 +120,11 @@ class Batcher(Embedded):
             max_bytes=config.batch.max_batch_bytes // 2,
             ids=seams.ids,
             clock=seams.clock,
+            before_session=hooks.before_session,
+            captures_content=config.recording.capture_content,
         )
+        gate = Gate(config.recording, hooks.before_send, self._sessions, seams.chance)
+        self._gate = None if gate.is_wide_open else gate  # not to be asked in vain by every push
         at_fork(self)
 
     def _begin_anew(self) -> None:
@@ -142,11 +149,9 @@ class Batcher(Embedded):
         it carries a `session_id` of its own.
         """
         try:
-            if self._before_send is not None:
-                event = self._look_at(event)
-            # The usual cases, kept short.
-            is_usual = self._intake.is_open and event is not _FILTERED
-            fragment = self._encoder.encode(event) if is_usual else self._encode(event)
+            if self._gate is not None and isinstance(event := self._gate.passed(event, session), Refusal):
+                return self._refuse(event)
+            fragment = self._encoder.encode(event) if self._intake.is_open else _CLOSED
             if not isinstance(fragment, Fragment):
                 return self._refuse(fragment)
             if session is None and not current.get():
@@ -164,8 +169,9 @@ class Batcher(Embedded):
     ) -> Admission:
         """Do the same as `push`, but wait for room, at most `timeout` seconds. In any event loop.
 
-        Returns `Admission.ACCEPTED`, or `Admission.FILTERED` when `before_send` kept the event. When this
-        is cancelled while it waits, the event was not accepted.
+        Returns `Admission.ACCEPTED`, `Admission.FILTERED` when `before_send` kept the event, or
+        `Admission.SAMPLED` when it is not in the sample. When this is cancelled while it waits, the event
+        was not accepted.
 
         Raises:
             EncodeError: This can never be an event: no mapping or Struct, or too large.
@@ -260,11 +266,9 @@ class Batcher(Embedded):
     def _offer(self, event: Any, session: Session | None) -> Admission | _Offer:
         """Do what `put` does without waiting; raises what it raises. What has to wait is not counted yet."""
         try:
-            if self._before_send is not None:
-                event = self._look_at(event)
-            # As in `push`: the usual cases, kept short.
-            is_usual = self._intake.is_open and event is not _FILTERED
-            fragment = self._encoder.encode(event) if is_usual else self._encode(event)
+            if self._gate is not None and isinstance(event := self._gate.passed(event, session), Refusal):
+                return self._checked(self._refuse(event), event)
+            fragment = self._encoder.encode(event) if self._intake.is_open else _CLOSED
             if not isinstance(fragment, Fragment):
                 return self._checked(self._refuse(fragment), fragment)
             if session is None and current.get():
@@ -296,31 +300,12 @@ class Batcher(Embedded):
 
     def _checked(self, admission: Admission, why: object = None) -> Admission:
         """Return the admission that is none of the exceptions of `put`."""
-        if admission is _ACCEPTED or admission is _FILTERED:
+        if admission in (_ACCEPTED, Admission.FILTERED, Admission.SAMPLED):
             return admission
         if admission is Admission.CLOSED:
             raise ClosedError("the batcher is closed: start it again to go on")
         message = "the encoded event does not fit into a request, or not into the queue"
         raise EncodeError(why.message if isinstance(why, Refusal) else message)
-
-    def _encode(self, event: Any) -> Fragment | Refusal | Admission:
-        if not self._intake.is_open:
-            return Admission.CLOSED
-        return _FILTERED if event is _FILTERED else self._encoder.encode(event)
-
-    def _look_at(self, event: Any) -> Any:
-        """Return what `before_send` makes of an event, FILTERED when it keeps it."""
-        assert self._before_send is not None
-        if not self._intake.is_open:
-            return event
-        try:
-            event = self._before_send(event)
-        # What could not be looked at is not sent: it may hold what must not leave. A cancellation is the
-        # callback's own, because nothing is awaited here.
-        except (Exception, asyncio.CancelledError):
-            self._intake.ledger.callback_errors += 1
-            return _FILTERED
-        return _FILTERED if event is None else event
 
     def _refuse(self, answer: Refusal | Admission) -> Admission:
         admission = answer.admission if isinstance(answer, Refusal) else answer

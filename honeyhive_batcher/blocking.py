@@ -49,6 +49,7 @@ class BlockingBatcher(TimesCalls):
         self,
         *,
         before_send: Callable[[Any], Any] | None = None,
+        before_session: Callable[[dict[str, Any]], Any] | None = None,
         on_delivered: Callable[[tuple[str, ...]], object] | None = None,
         on_dropped: Callable[[tuple[str, ...], str], object] | None = None,
         on_unconfirmed: Callable[[tuple[str, ...]], object] | None = None,
@@ -58,6 +59,7 @@ class BlockingBatcher(TimesCalls):
         self._set_up(
             Batcher(
                 before_send=before_send,
+                before_session=before_session,
                 on_delivered=on_delivered,
                 on_dropped=on_dropped,
                 on_unconfirmed=on_unconfirmed,
@@ -105,7 +107,8 @@ class BlockingBatcher(TimesCalls):
     ) -> Admission:
         """Do the same as `push`, but block until there is room, at most `timeout` seconds.
 
-        Returns `Admission.ACCEPTED`, or `Admission.FILTERED` when `before_send` kept the event.
+        Returns `Admission.ACCEPTED`, `Admission.FILTERED` when `before_send` kept the event, or
+        `Admission.SAMPLED` when it is not in the sample.
 
         Raises:
             EncodeError: This can never be an event: no mapping or Struct, or too large.

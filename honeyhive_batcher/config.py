@@ -143,6 +143,15 @@ class Defaults(_Part, frozen=True, kw_only=True):
     """`session_name` of sessions without one."""
 
 
+class Recording(_Part, frozen=True, kw_only=True):
+    """What of a program's calls may leave the process."""
+
+    capture_content: bool = True
+    """Whether messages, answers and other content are sent; else only their sizes, counts, roles and ends."""
+    sample_rate: Annotated[float, Meta(ge=0, le=1)] = 1.0
+    """Share of the sessions that is sent, whole, from 0 to 1; of events without a session, of the events."""
+
+
 class Shutdown(_Part, frozen=True, kw_only=True):
     """How the batcher ends."""
 
@@ -162,6 +171,7 @@ class Config(Struct, frozen=True, kw_only=True):
     batch: BatchLimits
     retry: RetryLimits
     defaults: Defaults
+    recording: Recording
     shutdown: Shutdown
 
     def __post_init__(self) -> None:
@@ -180,6 +190,7 @@ class Config(Struct, frozen=True, kw_only=True):
             batch=_part(BatchLimits, settings),
             retry=_part(RetryLimits, settings),
             defaults=_part(Defaults, settings),
+            recording=_part(Recording, settings),
             shutdown=_part(Shutdown, settings),
         )
 
@@ -202,7 +213,7 @@ def _part(kind: type[PartT], settings: Mapping[str, Any]) -> PartT:
 
 SETTINGS: dict[str, type[_Part]] = {
     name: kind
-    for kind in (EndpointSettings, QueueLimits, BatchLimits, RetryLimits, Defaults, Shutdown)
+    for kind in (EndpointSettings, QueueLimits, BatchLimits, RetryLimits, Defaults, Recording, Shutdown)
     for name in kind.__struct_fields__
 }
 """Every setting and the part it belongs to."""
@@ -250,6 +261,8 @@ def _from_text(setting: str, name: str, text: str) -> object:
         value = msgspec.convert(text.lower() if hint is bool else text, hint, strict=False)
         kind(**{setting: value, **({"api_key": "unused"} if kind is EndpointSettings else {})})
     except (msgspec.ValidationError, ConfigError) as error:
+        if setting == "capture_content":  # nor in its place: the content would leave after all
+            raise ConfigError(f"{name}={text!r} is not valid: Expected true or false") from None
         default = msgspec.structs.fields(kind)[kind.__struct_fields__.index(setting)].default
         logger.warning("%s=%r is not valid (%s); using %r", name, text, error, default)
         return None

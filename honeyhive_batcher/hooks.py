@@ -14,6 +14,9 @@ class Hooks(Struct, frozen=True, kw_only=True):
 
     before_send: Callable[[Any], Any] | None = None
     """`(event) -> event | None`, called inside `push`; None, or raising, keeps the event from being sent."""
+    before_session: Callable[[dict[str, Any]], Any] | None = None
+    """`(properties) -> properties | None`, called when a session begins, and when it ends with what was set
+    since; None, or raising, keeps all of it from being sent but the session's id."""
     on_delivered: Callable[[tuple[str, ...]], object] | None = None
     """`(event_ids)`, called on the loop after the server confirmed them."""
     on_dropped: Callable[[tuple[str, ...], str], object] | None = None

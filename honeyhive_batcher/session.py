@@ -3,7 +3,7 @@
 import asyncio
 import contextvars
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self, final
 
@@ -11,11 +11,13 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from honeyhive_batcher.config import Defaults
+from honeyhive_batcher.content import without_content
 from honeyhive_batcher.core.fields import struct_fields
 from honeyhive_batcher.core.intake import Intake
 from honeyhive_batcher.core.model import Clock, Closing, GroupKey, Ids
 from honeyhive_batcher.core.repair import encode_anyway, mend
 from honeyhive_batcher.events import SessionProperties
+from honeyhive_batcher.plain_json import plain_json
 from honeyhive_batcher.runtime.reporter import say
 
 current: contextvars.ContextVar[tuple["Session", ...]] = contextvars.ContextVar(
@@ -25,6 +27,9 @@ current: contextvars.ContextVar[tuple["Session", ...]] = contextvars.ContextVar(
 
 _CLOSING_FIELDS = ("outputs", "metrics", "feedback", "error", "metadata", "user_properties")
 """What may be set until the session ends."""
+
+_NAMES = ("event_id", "session_id")
+"""What tells which session it is: nobody changes that."""
 
 _MAX_OUTPUTS = 8 * 1024 * 1024  # bytes looked at to see whether it is an object; no body can be larger
 
@@ -52,7 +57,7 @@ class Session:
         self.metadata: Any = opening.get("metadata")
         self.user_properties: Any = opening.get("user_properties")
         self._owner = owner
-        self.key = GroupKey(session_id=self.session_id, properties=owner.encode(opening))
+        self.key = GroupKey(session_id=self.session_id, properties=owner.encode(owner.shown(opening)))
         """The group of its events; another one after `close`, with the final properties."""
         self.taken_by: Intake | None = None
         """The queue that took an event of this session; that of a parent is not its forked child's."""
@@ -93,7 +98,8 @@ class Session:
         if self._is_closed:
             return
         self._is_closed = True
-        closing = {name: value for name in _CLOSING_FIELDS if (value := getattr(self, name)) is not None}
+        ending = {name: value for name in _CLOSING_FIELDS if (value := getattr(self, name)) is not None}
+        closing = self._owner.shown(ending)
         if "outputs" in closing:
             closing["outputs"] = _as_object(closing["outputs"])
         # From the bytes of the beginning: what the application did to its own objects since is not ours.
@@ -123,12 +129,16 @@ class Sessions:
         max_bytes: int,
         ids: Ids,
         clock: Clock,
+        before_session: Callable[[dict[str, Any]], Any] | None = None,
+        captures_content: bool = True,
     ) -> None:
         self.intake = intake
         """The queue of this process."""
         self._clock = clock
         self._max_bytes = max_bytes
         self._ids = ids
+        self._before_session = before_session
+        self._captures_content = captures_content
         named = {"session_name": defaults.session_name, "source": defaults.source}
         self._defaults = {name: value for name, value in named.items() if value is not None}
 
@@ -145,6 +155,25 @@ class Sessions:
         fields["session_id"] = _usable_id(fields.get("session_id")) or self._ids.next().decode()
         return Session(self, fields)
 
+    def shown(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what of a session's fields may leave. Of what could not be looked at only the id does."""
+        if not fields or (self._captures_content and self._before_session is None):
+            return dict(fields)
+        named = {name: fields[name] for name in _NAMES if name in fields}
+        try:
+            given: Any = dict(fields)
+            if self._before_session is not None:
+                given = self._before_session(given) or {}
+                given = struct_fields(given) if isinstance(given, Struct) else dict(given)
+            if not self._captures_content:
+                given, repairs = plain_json(given)
+                given = without_content(given)
+                self.intake.ledger.repaired += repairs
+        except (Exception, asyncio.CancelledError):  # as with `before_send`: it may hold what must not leave
+            self.intake.ledger.callback_errors += 1
+            given = {}
+        return {name: value for name, value in given.items() if name not in _NAMES} | named
+
     def encode(self, fields: Mapping[str, Any]) -> bytes:
         """Return the JSON of a session's fields; of too large ones only what names the session is kept."""
         try:
@@ -152,7 +181,7 @@ class Sessions:
         except (Exception, asyncio.CancelledError):  # whatever its values raise when they are read
             data, repairs = None, 0
         if data is None:
-            names = {name: fields[name] for name in ("event_id", "session_id") if name in fields}
+            names = {name: fields[name] for name in _NAMES if name in fields}
             data, repairs = encode_anyway(names, self._max_bytes)[0], 1
             say(
                 logging.WARNING,

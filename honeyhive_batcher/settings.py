@@ -31,4 +31,6 @@ class Settings(TypedDict, total=False):
     source: str | None
     event_name: str | None
     session_name: str | None
+    capture_content: bool
+    sample_rate: float
     shutdown_timeout: float

@@ -41,6 +41,7 @@ NUMBERS: list[tuple[str, float, float, float]] = [
     ("max_elapsed", 120.0, 0.0, -TINY),
     ("backoff_base", 0.5, 0.0, -TINY),
     ("backoff_max", 30.0, 0.0, -TINY),
+    ("sample_rate", 1.0, 0.0, -TINY),
     ("shutdown_timeout", 5.0, 0.0, -TINY),
 ]
 
@@ -55,6 +56,7 @@ OTHERS: dict[str, object] = {
     "source": None,
     "event_name": None,
     "session_name": None,
+    "capture_content": True,
 }
 
 
@@ -95,7 +97,7 @@ def test_a_number_has_to_be_a_finite_one(setting: str, value: object) -> None:
 @pytest.mark.parametrize(("setting", "default"), [(name, default) for name, default, *_ in NUMBERS])
 def test_seconds_may_be_whole_and_counts_have_to_be(setting: str, default: float) -> None:
     if isinstance(default, float):
-        assert type(set_to(setting, 7)) is float
+        assert type(set_to(setting, 1)) is float
     else:
         with pytest.raises(ConfigError, match=rf"^{setting}=2000\.5 "):
             set_to(setting, 2000.5)
@@ -369,6 +371,8 @@ VALUES: dict[str, tuple[str, object]] = {
     "source": ("5", "5"),
     "event_name": ("n", "n"),
     "session_name": ("s n", "s n"),
+    "capture_content": ("False", False),
+    "sample_rate": ("0.5", 0.5),
     "shutdown_timeout": ("0", 0.0),
 }
 
@@ -382,6 +386,12 @@ def test_every_setting_is_read_from_its_variable_and_an_argument_wins(setting: s
     assert type(read) is type(value)
     default = part_of(setting, Config.of(api_key=KEY))
     assert part_of(setting, Config.from_env(environ, **{setting: default})) == default
+
+
+@pytest.mark.parametrize("rate", [1.0001, 2, math.inf, math.nan, "0.5", None])
+def test_a_share_is_not_more_than_all(rate: object) -> None:
+    with pytest.raises(ConfigError, match=r"^sample_rate="):
+        set_to("sample_rate", rate)
 
 
 def test_the_ingestion_key_wins_for_event_writes() -> None:

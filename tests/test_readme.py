@@ -33,6 +33,7 @@ PROGRAMS = dict(
             "call",
             "metrics",
             "callbacks",
+            "privacy",
             "capture",
             "fixture",
         ),
@@ -249,6 +250,19 @@ def test_the_callbacks_program_is_valid(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(
         PROGRAMS["callbacks"] + "\nassert redact({'metadata': {'private': True}}) is None\n"
         "assert redact({'metadata': None})['messages'][0]['content'] == '[redacted]'\n"
+    )
+    subprocess.run([sys.executable, "program.py"], cwd=tmp_path, timeout=30, check=True)
+
+
+def test_the_privacy_program_redacts_events_and_sessions(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(
+        PROGRAMS["privacy"] + "\nimport json\nfrom honeyhive_batcher.testing import capture\n"
+        "with capture() as events:\n"
+        "    batcher.push({'response': 'PROJECT-7: jo@x.org', 'inputs': {'Password': 'p'}})\n"
+        "    session = batcher.session(session_id='s', inputs={'card': '4111 1111 1111 1111'})\n"
+        "assert events[0]['response'] == '[redacted]: [redacted]'\n"
+        "assert events[0]['inputs'] == {'Password': '[redacted]'}\n"
+        "assert json.loads(session.key.properties)['inputs'] == {'card': '[redacted]'}\n"
     )
     subprocess.run([sys.executable, "program.py"], cwd=tmp_path, timeout=30, check=True)
 

@@ -30,6 +30,7 @@ from honeyhive_batcher.core.model import (
 )
 
 _ACCEPTED = Admission.ACCEPTED  # looked up here: in CPython 3.11 that is a call
+_SAMPLED = Admission.SAMPLED
 _SAME_INSTANT = 0.001
 """Seconds in which all that is accepted counts as accepted at once: a number for each would cost 32 bytes."""
 
@@ -216,7 +217,8 @@ class Intake:
 
     def _refused(self, admission: Admission) -> Admission:
         self.ledger.refuse(admission)
-        if self.is_told:  # the only call with the lock: it comes once for every line in the log
+        # The only call with the lock: it comes once for every line in the log, and never for what is no loss.
+        if self.is_told and admission is not _SAMPLED:
             self.is_told = False
             try:
                 self.wake()

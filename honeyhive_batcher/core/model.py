@@ -27,6 +27,8 @@ class Admission(enum.Enum):
     """Neither a mapping nor a Struct that encodes to a JSON object."""
     FILTERED = "filtered"
     """`before_send` returned None, or raised: what could not be looked at is not sent."""
+    SAMPLED = "sampled"
+    """Not in the sample of `sample_rate`: left out on purpose, and no loss."""
     CLOSED = "closed"
     """The batcher is closing or closed."""
 

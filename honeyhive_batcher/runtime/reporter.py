@@ -10,7 +10,7 @@ from typing import final
 from urllib.parse import urlsplit
 
 from honeyhive_batcher.core.ledger import Ledger, Statistics
-from honeyhive_batcher.core.model import Endpoint
+from honeyhive_batcher.core.model import Admission, Endpoint
 from honeyhive_batcher.errors import InternalError
 
 logger = logging.getLogger("honeyhive_batcher")
@@ -194,5 +194,7 @@ def _losses(ledger: Ledger) -> dict[str, int]:
 
 
 def _named(dropped: dict[str, int], refused: dict[str, int], unconfirmed: int) -> dict[str, int]:
-    losses = dropped | {f"refused ({reason})": count for reason, count in refused.items()}
+    losses = dropped | {
+        f"refused ({reason})": count for reason, count in refused.items() if reason != Admission.SAMPLED.value
+    }
     return losses | {"unconfirmed": unconfirmed} if unconfirmed else losses

@@ -21,6 +21,8 @@ class Seams(Struct, frozen=True, kw_only=True):
 
     clock: Clock = time.monotonic
     jitter: Jitter = random.random
+    chance: Callable[[], float] = random.random
+    """Decides which events without a name are in a sample: a number drawn evenly from [0, 1)."""
     ids: Ids = ids
     transport: Callable[[Config], Transport] = _transport
     starts_itself: bool = False

@@ -92,7 +92,8 @@ async def test_every_reason_is_there_before_it_happens_and_no_time_of_delivery_i
     registry.register(prometheus_collector(Batcher(api_key="hh_test")))
     now = scrape(registry)
     assert now["dropped_total"]["shutdown"] == 0
-    assert set(now["refused_total"]) == {"queue_full", "too_large", "not_an_event", "filtered", "closed"}
+    reasons = {"queue_full", "too_large", "not_an_event", "filtered", "sampled", "closed"}
+    assert set(now["refused_total"]) == reasons
     assert "last_delivery_timestamp_seconds" not in now
     names = re.findall(r"^# TYPE honeyhive_batcher_(\S+)", generate_latest(registry).decode(), re.MULTILINE)
     assert len(names) == 16

@@ -112,6 +112,12 @@ async def _filtered() -> Batcher:
     return batcher
 
 
+async def _sampled() -> Batcher:
+    batcher = await _idle(FakeTransport(), sample_rate=0)
+    assert batcher.push(EVENT) is Admission.SAMPLED
+    return batcher
+
+
 async def _closed() -> Batcher:
     batcher = await _idle(FakeTransport())
     await batcher.aclose()
@@ -124,6 +130,7 @@ REFUSALS: dict[Admission, Scenario] = {
     Admission.TOO_LARGE: _too_large,
     Admission.NOT_AN_EVENT: _not_an_event,
     Admission.FILTERED: _filtered,
+    Admission.SAMPLED: _sampled,
     Admission.CLOSED: _closed,
 }
 
@@ -138,6 +145,9 @@ def test_every_refusal_is_answered_counted_and_logged(
         log = lost_lines(caplog)
         await batcher.aclose(timeout=0)
         assert check_ledger(batcher).refused == {refusal.value: 1}
+        if refusal is Admission.SAMPLED:  # on purpose, and no loss
+            assert log == ""
+            return
         closed = refusal is Admission.CLOSED
         assert ("after the batcher was closed" if closed else f"1 refused ({refusal.value})") in log
 

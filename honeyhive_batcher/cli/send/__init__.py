@@ -123,6 +123,7 @@ def _settings(args: Namespace, environ: Mapping[str, str] = os.environ) -> dict[
     }
     settings = {name: value for name, value in given.items() if value is not None}
     settings["overflow"] = "drop_newest"  # `put` waits for room; evicting would lose what it just put
+    settings["sample_rate"] = 1.0  # whoever sends a file means all of it
     # A program that serves users must not keep events for ever. A person who sends a file is better
     # served by a bound in time, which `--wait` says, than by one in attempts.
     if not is_set("max_retries"):
