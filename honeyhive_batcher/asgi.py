@@ -95,6 +95,8 @@ class Asgi:
                     logging.WARNING,
                     "no session for a request: asked for it, %s was raised",
                     type(error).__name__,
+                    kind="session_not_found",
+                    raised=type(error).__name__,
                 )
             return nullcontext()
 
@@ -147,7 +149,8 @@ class _Lifespan:
         that they have no lifespan is none.
         """
         if self._received:
-            say(logging.ERROR, "the application's lifespan ended with an exception", error=error)
+            text = "the application's lifespan ended with an exception"
+            say(logging.ERROR, text, kind="lifespan_failed", raised=type(error).__name__, error=error)
 
 
 def _header(name: str) -> SessionOf:

@@ -157,7 +157,9 @@ class Background:
             self._begin_again()
         except Exception as error:  # no thread to be had
             self.thread, self._not_before = None, time.monotonic() + _PAUSE
-            say(logging.ERROR, "the batcher's thread could not begin (%s)", type(error).__name__)
+            raised = type(error).__name__
+            text = "the batcher's thread could not begin (%s)"
+            say(logging.ERROR, text, raised, kind="thread_failed", raised=raised)
         finally:
             self._lock.release()
 

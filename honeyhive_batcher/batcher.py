@@ -311,7 +311,8 @@ class Batcher(Embedded):
         admission = answer.admission if isinstance(answer, Refusal) else answer
         if admission is Admission.CLOSED and not self._has_warned_closed:
             self._has_warned_closed = True
-            say(logging.WARNING, "an event was pushed after the batcher was closed: refused and counted")
+            text = "an event was pushed after the batcher was closed: refused and counted"
+            say(logging.WARNING, text, kind="pushed_after_close", reason=admission.value)
         return self._intake.refuse(admission)
 
     def _admit(self, fragment: Fragment, session: Session | None, *, wait: bool) -> Admission:

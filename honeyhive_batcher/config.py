@@ -264,7 +264,8 @@ def _from_text(setting: str, name: str, text: str) -> object:
         if setting == "capture_content":  # nor in its place: the content would leave after all
             raise ConfigError(f"{name}={text!r} is not valid: Expected true or false") from None
         default = msgspec.structs.fields(kind)[kind.__struct_fields__.index(setting)].default
-        logger.warning("%s=%r is not valid (%s); using %r", name, text, error, default)
+        fields = {"kind": "setting_not_valid", "setting": setting}
+        logger.warning("%s=%r is not valid (%s); using %r", name, text, error, default, extra=fields)
         return None
     return value
 
@@ -273,8 +274,15 @@ def _warn_of_eavesdroppers(endpoint: EndpointSettings) -> None:
     """Say what a setting gives away to whoever is on the way. Within this machine nobody is."""
     if endpoint.test_mode or is_loopback(endpoint.base_url):
         return
-    host = urlsplit(endpoint.base_url).hostname
+    address = urlsplit(endpoint.base_url)
+    host = address.hostname
     if endpoint.base_url.lower().startswith("http:"):
-        logger.warning("base_url is plain http: the API key and all events travel unencrypted to %s", host)
+        text = "base_url is plain http: the API key and all events travel unencrypted to %s"
+        logger.warning(
+            text, host, extra={"kind": "not_encrypted", "host": address.netloc, "setting": "base_url"}
+        )
     elif not endpoint.verify_tls:
-        logger.warning("verify_tls is off: whoever poses as %s gets the API key and all events", host)
+        text = "verify_tls is off: whoever poses as %s gets the API key and all events"
+        logger.warning(
+            text, host, extra={"kind": "not_verified", "host": address.netloc, "setting": "verify_tls"}
+        )

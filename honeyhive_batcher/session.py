@@ -187,6 +187,8 @@ class Sessions:
                 logging.WARNING,
                 "the properties of a session are larger than %d bytes and were left out",
                 self._max_bytes,
+                kind="properties_too_large",
+                limit=self._max_bytes,
             )
         self.intake.ledger.repaired += repairs
         encoded = bytes(data or b"{}")

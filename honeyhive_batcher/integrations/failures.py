@@ -21,6 +21,9 @@ def count_failure(batcher: Producer, adapter: str, error: BaseException) -> None
             logging.WARNING,
             "%s could not make an event of a call; more are only counted",
             adapter,
+            kind="adapter_failed",
+            adapter=adapter,
+            raised=type(error).__name__,
             error=trace,
         )
     batcher.push(None)

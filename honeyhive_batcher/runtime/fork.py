@@ -69,6 +69,8 @@ def notice_fork(held: int) -> None:
             "forked, and Python was not told: %d events, some of this process maybe, are left to the "
             "parent; start first, then push",
             held,
+            kind="forked_unseen",
+            held=held,
         )
 
 

@@ -234,7 +234,8 @@ class Lifecycle:
             keep_for_ever(self._worker)  # neither Python nor aiohttp has to complain, too
         held = self._intake.ledger.held_events
         if held and self._engine is None:
-            say(logging.WARNING, "a Batcher was never started: %d events are lost", held)
+            text = "a Batcher was never started: %d events are lost"
+            say(logging.WARNING, text, held, kind="never_started", lost=held)
             self._engine = self._new_engine()
             self._engine.abandon()
         elif held:

@@ -6,7 +6,7 @@ causes worded by this package.
 
 import contextlib
 import logging
-from typing import final
+from typing import Any, final
 from urllib.parse import urlsplit
 
 from honeyhive_batcher.core.ledger import Ledger, Statistics
@@ -21,15 +21,27 @@ _QUIET = 60.0
 """Seconds between two lines about the same kind of thing, at first; while it goes on each pause is twice
 the one before."""
 _MAX_QUIET = 900.0
+_UNCONFIRMED = "unconfirmed"
 _OUTAGE = 30.0
 """Seconds of trouble after which it is an outage, and worth an ERROR."""
 
 
-def say(level: int, message: str, *values: object, error: Exception | None = None) -> None:
-    """Log a line. Never raises: a handler of the host's that fails must not end the worker, nor a push."""
+def say(
+    level: int,
+    message: str,
+    *values: object,
+    kind: str,
+    error: Exception | None = None,
+    **fields: str | float,
+) -> None:
+    """Log a line. Never raises: a handler of the host's that fails must not end the worker, nor a push.
+
+    `kind` and `fields` become attributes of the record, for programs that read the log. README explains each
+    name; it means the same, and has the same type, in every line.
+    """
     with contextlib.suppress(Exception):
         # stacklevel: the line is the caller's, not this one's.
-        logger.log(level, message, *values, exc_info=error, stacklevel=2)
+        logger.log(level, message, *values, exc_info=error, stacklevel=2, extra={"kind": kind, **fields})
 
 
 _ADVICE = {
@@ -74,6 +86,8 @@ class Reporter:
                 "%s does not take compressed bodies; from now on they are plain (compression='none' says so "
                 "from the beginning)",
                 self._host,
+                kind="compression_refused",
+                host=self._host,
             )
         if is_closing:
             self._observe_endpoint(ledger, now, "")
@@ -107,6 +121,7 @@ class Reporter:
         say(
             logging.ERROR,
             "the batcher's worker failed and is closed; this is a bug of honeyhive_batcher",
+            kind="worker_failed",
             error=error,
         )
 
@@ -117,27 +132,53 @@ class Reporter:
             self._tell_losses(earlier, ledger, now)
         lost = ledger.dropped.total() - sum(before.dropped.values())
         unconfirmed = ledger.unconfirmed - before.unconfirmed
+        numbers: dict[str, Any] = {
+            "delivered": ledger.delivered - before.delivered,
+            "dropped": lost,
+            "unconfirmed": unconfirmed,
+        }
         if lost or unconfirmed:
             say(
                 logging.WARNING,
                 "closed: of the %d events still held %d were delivered, %d dropped, %d unconfirmed "
                 "(sent, but no answer came)%s",
                 before.held,
-                ledger.delivered - before.delivered,
+                numbers["delivered"],
                 lost,
                 unconfirmed,
                 f"; the last error was: {ledger.last_error}" if ledger.last_error else "",
+                kind="closed",
+                held=before.held,
+                lost=lost + unconfirmed,
+                cause=ledger.last_error or "",
+                **numbers,
             )
         else:
-            say(logging.DEBUG, "closed: nothing was lost")
+            say(logging.DEBUG, "closed: nothing was lost", kind="closed", held=before.held, lost=0, **numbers)
         self._told = _losses(ledger)
 
     def _tell_losses(self, losses: dict[str, int], ledger: Ledger, now: float) -> None:
         news = {reason: count - self._told.get(reason, 0) for reason, count in losses.items()}
         text = ", ".join(f"{count} {reason}" for reason, count in news.items() if count)
+        lost, unconfirmed = sum(news.values()), news.get(_UNCONFIRMED, 0)
+        refused = sum(count for name, count in news.items() if name != _reason(name))
         cause = f"; the last error was: {ledger.last_error}" if ledger.last_error else ""
         since = " since the last such line" if self._told else ""
-        say(logging.WARNING, "events lost%s: %s%s", since, text, cause)
+        say(
+            logging.WARNING,
+            "events lost%s: %s%s",
+            since,
+            text,
+            cause,
+            kind="events_lost",
+            reason=",".join(_reason(name) for name, count in news.items() if count),
+            lost=lost,
+            refused=refused,
+            unconfirmed=unconfirmed,
+            dropped=lost - refused - unconfirmed,
+            held=ledger.held_events,
+            cause=ledger.last_error or "",
+        )
         self._told = losses
         self._told_at = now
 
@@ -149,7 +190,14 @@ class Reporter:
             self._troubled_at = None
             if was is not Endpoint.HELD:
                 self._has_warned = True
-                say(logging.ERROR, "%s answers %s: %s%s", self._host, cause, advice(cause), kept)
+                text = (self._host, cause, advice(cause), kept)
+                say(
+                    logging.ERROR,
+                    "%s answers %s: %s%s",
+                    *text,
+                    kind="endpoint_held",
+                    **self._trouble(ledger, cause),
+                )
         elif endpoint is Endpoint.BACKING_OFF:
             if self._troubled_at is None or not ledger.held_events:  # nobody waits for it
                 self._troubled_at = now
@@ -163,6 +211,9 @@ class Reporter:
                     now - self._troubled_at,
                     cause,
                     ledger.held_events,
+                    kind="outage",
+                    seconds=now - self._troubled_at,
+                    **self._trouble(ledger, cause),
                 )
             elif self._has_erred and now >= self._warned_at + self._trouble_pause:
                 self._warned_at, self._trouble_pause = now, min(2.0 * self._trouble_pause, _MAX_QUIET)
@@ -173,18 +224,38 @@ class Reporter:
                     cause,
                     now - self._troubled_at,
                     ledger.held_events,
+                    kind="outage",
+                    seconds=now - self._troubled_at,
+                    **self._trouble(ledger, cause),
                 )
             elif not self._has_erred and now >= self._warned_at + _QUIET and ledger.held_events:
                 self._warned_at = now
                 self._has_warned = True
-                say(logging.WARNING, "%s did not take a batch (%s); it is tried again", self._host, cause)
+                say(
+                    logging.WARNING,
+                    "%s did not take a batch (%s); it is tried again",
+                    self._host,
+                    cause,
+                    kind="batch_not_taken",
+                    **self._trouble(ledger, cause),
+                )
         elif endpoint is Endpoint.HEALTHY:
             self._troubled_at = None
             self._has_erred = False
             self._loss_pause = _QUIET
             if was is not Endpoint.HEALTHY and self._has_warned:
                 self._has_warned = False
-                say(logging.INFO, "%s takes events again", self._host)
+                say(
+                    logging.INFO,
+                    "%s takes events again",
+                    self._host,
+                    kind="recovered",
+                    host=self._host,
+                    held=ledger.held_events,
+                )
+
+    def _trouble(self, ledger: Ledger, cause: str) -> dict[str, Any]:
+        return {"host": self._host, "cause": cause, "held": ledger.held_events}
 
 
 def _losses(ledger: Ledger) -> dict[str, int]:
@@ -197,4 +268,9 @@ def _named(dropped: dict[str, int], refused: dict[str, int], unconfirmed: int) -
     losses = dropped | {
         f"refused ({reason})": count for reason, count in refused.items() if reason != Admission.SAMPLED.value
     }
-    return losses | {"unconfirmed": unconfirmed} if unconfirmed else losses
+    return losses | {_UNCONFIRMED: unconfirmed} if unconfirmed else losses
+
+
+def _reason(name: str) -> str:
+    """Return the reason's own name, without what tells in a line that it was a refusal."""
+    return name.removeprefix("refused (").removesuffix(")")

@@ -44,6 +44,7 @@ class Unstarted:
             "events are pushed, but the batcher was not started: they are held, within the bounds, until "
             "something starts it, like `async with batcher`, or a lifespan, which a test's client runs only "
             "if it is told to",
+            kind="not_started",
         )
 
     def _has_gone_on(self) -> bool:
