@@ -12,6 +12,7 @@ from honeyhive_batcher.core.encoding import EventEncoder, Refusal
 from honeyhive_batcher.core.ledger import Statistics
 from honeyhive_batcher.core.model import SESSIONLESS, Admission, Fragment
 from honeyhive_batcher.core.repair import repair
+from honeyhive_batcher.core.room import ROOM, RoomyEncoder
 from honeyhive_batcher.embedded import Embedded
 from honeyhive_batcher.errors import ClosedError, EncodeError
 from honeyhive_batcher.events import SessionProperties
@@ -55,7 +56,7 @@ class Batcher(Embedded):
     Settings are keyword arguments, checked when they are given (`honeyhive_batcher.config` explains each);
     `from_env` reads the `HH_*` variables. Callbacks: `before_send(event)` is called inside `push` and
     returns the event to send, or None to keep it; `before_session(properties)` does the same with what is
-    said about a session;
+    said about a session; `cost(event)` says in a thread what an event has cost that does not say so itself;
     `on_delivered(event_ids)`, `on_dropped(event_ids, reason)` and `on_unconfirmed(event_ids)` are called on
     the event loop. One that raises is counted (`Statistics.callback_errors`) and hurts nothing.
 
@@ -68,6 +69,7 @@ class Batcher(Embedded):
         *,
         before_send: Callable[[Any], Any] | None = None,
         before_session: Callable[[dict[str, Any]], Any] | None = None,
+        cost: Callable[[dict[str, Any]], float | None] | None = None,
         on_delivered: Callable[[tuple[str, ...]], object] | None = None,
         on_dropped: Callable[[tuple[str, ...], str], object] | None = None,
         on_unconfirmed: Callable[[tuple[str, ...]], object] | None = None,
@@ -78,6 +80,7 @@ class Batcher(Embedded):
         hooks = Hooks(
             before_send=before_send,
             before_session=before_session,
+            cost=cost,
             on_delivered=on_delivered,
             on_dropped=on_dropped,
             on_unconfirmed=on_unconfirmed,
@@ -106,12 +109,14 @@ class Batcher(Embedded):
         self._hooks, self._seams = hooks, seams
         self._clock = seams.clock
         defaults = config.defaults
-        self._encoder = EventEncoder(
-            max_event_bytes=config.batch.max_event_bytes,
+        room = ROOM if hooks.cost is not None else 0
+        encoder = EventEncoder(
+            max_event_bytes=config.batch.max_event_bytes - room,
             defaults={name: getattr(defaults, name) for name in ("project", "source", "event_name")},
             ids=seams.ids,
             repair=repair,
         )
+        self._encoder = RoomyEncoder(encoder) if room else encoder
         self._puts = 0
         self._begin_anew()
         self._sessions = Sessions(

@@ -50,6 +50,7 @@ class BlockingBatcher(TimesCalls):
         *,
         before_send: Callable[[Any], Any] | None = None,
         before_session: Callable[[dict[str, Any]], Any] | None = None,
+        cost: Callable[[dict[str, Any]], float | None] | None = None,
         on_delivered: Callable[[tuple[str, ...]], object] | None = None,
         on_dropped: Callable[[tuple[str, ...], str], object] | None = None,
         on_unconfirmed: Callable[[tuple[str, ...]], object] | None = None,
@@ -60,6 +61,7 @@ class BlockingBatcher(TimesCalls):
             Batcher(
                 before_send=before_send,
                 before_session=before_session,
+                cost=cost,
                 on_delivered=on_delivered,
                 on_dropped=on_dropped,
                 on_unconfirmed=on_unconfirmed,

@@ -31,6 +31,7 @@ PROGRAMS = dict(
             "litellm",
             "opentelemetry",
             "call",
+            "cost",
             "metrics",
             "callbacks",
             "privacy",
@@ -119,6 +120,11 @@ def test_the_complete_program_delivers_its_event_and_ends_by_itself(tmp_path: Pa
     (stored,) = events_of("script", tmp_path)
     assert stored.event["project"] == "My project"
     assert stored.event["response"] == {"role": "assistant", "content": "Honey."}
+
+
+def test_the_program_with_a_price_list_says_what_its_call_has_cost(tmp_path: Path) -> None:
+    (stored,) = events_of("cost", tmp_path)
+    assert stored.event["cost"] == pytest.approx(1000 * 2.5e-6 + 100 * 10e-6)
 
 
 def test_the_program_that_times_calls_delivers_both(tmp_path: Path) -> None:

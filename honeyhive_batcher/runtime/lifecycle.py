@@ -37,7 +37,7 @@ class Lifecycle:
     """The present run of a batcher, if any, and the callers that wait for it."""
 
     def __init__(self, config: Config, hooks: Hooks, seams: Seams) -> None:
-        self._config = config
+        self._config, self._hooks = config, hooks
         self.intake = self._intake = Intake(config.queue, config.batch)
         self.intake.ledger.keep_settlements = any(
             (hooks.on_delivered, hooks.on_dropped, hooks.on_unconfirmed)
@@ -261,6 +261,7 @@ class Lifecycle:
             room=self.room,
             shutdown_timeout=self._config.shutdown.shutdown_timeout,
             clock=self._seams.clock,
+            cost=self._hooks.cost,
         )
 
     def _new_engine(self, left: Iterable[Attempt] = ()) -> Engine:

@@ -8,6 +8,7 @@ import msgspec
 
 from honeyhive_batcher.core import wire
 from honeyhive_batcher.core.model import Attempt, Failure, Reply
+from honeyhive_batcher.runtime.pricing import Pricing
 from honeyhive_batcher.runtime.quiet import quiet_context
 from honeyhive_batcher.runtime.transport import Transport
 
@@ -34,13 +35,15 @@ class Sends:
         loop: asyncio.AbstractEventLoop,
         transport: Transport,
         replied: Callable[[Attempt, Reply], None],
+        pricing: Pricing,
     ) -> None:
         self._loop = loop
         self._transport = transport
         self._replied = replied
+        self._pricing = pricing
         self._tasks: set[asyncio.Task[None]] = set()
-        self._unbegun: dict[Attempt, asyncio.Task[None]] = {}  # whose task has not taken its first step
-        self._open: dict[Attempt, Reply | None] = {}  # whose task has, until its reply is reported
+        self._unbegun: dict[Attempt, asyncio.Task[None]] = {}  # of which nothing is sent yet
+        self._open: dict[Attempt, Reply | None] = {}  # of which something may be
 
     def begin(self, attempt: Attempt) -> None:
         """Send a request for this attempt."""
@@ -58,6 +61,10 @@ class Sends:
         """Return all that will ever be known of an attempt when nothing moves any more."""
         sent = attempt in self._open
         return self._open.get(attempt) or Failure(cause="the run was given up", unsent=not sent)
+
+    def unsent(self) -> list[Attempt]:
+        """Return the attempts of which surely nothing is sent yet."""
+        return list(self._unbegun)
 
     def cancel(self) -> None:
         """Cancel all that are under way; their replies are failures."""
@@ -84,6 +91,7 @@ class Sends:
 
     async def _send(self, attempt: Attempt) -> None:
         reply: Reply
+        await self._pricing.price(attempt.batch)
         if attempt not in self._unbegun:
             return  # taken back
         self._open[attempt] = None  # first: a Ctrl-C between the two lines must not find it in neither

@@ -16,6 +16,7 @@ from honeyhive_batcher.errors import InternalError
 from honeyhive_batcher.runtime.alarm import Alarm
 from honeyhive_batcher.runtime.callbacks import Callbacks
 from honeyhive_batcher.runtime.fork import at_fork, keep_for_ever
+from honeyhive_batcher.runtime.pricing import Cost, Pricing
 from honeyhive_batcher.runtime.reporter import Reporter
 from honeyhive_batcher.runtime.sends import Sends, quiet_task
 from honeyhive_batcher.runtime.transport import Nowhere, Transport
@@ -49,6 +50,7 @@ class Worker:
         room: Line,
         shutdown_timeout: float,
         clock: Clock,
+        cost: Cost | None = None,
     ) -> None:
         self.engine = engine
         self.loop = asyncio.get_running_loop()
@@ -60,7 +62,9 @@ class Worker:
         self._room = room
         self._shutdown_timeout = shutdown_timeout
         self._clock = clock
-        self._sends = Sends(self.loop, transport, self._complete)
+        # Half of the time to close in: a function that hangs must not cost what could have been delivered.
+        self._pricing = Pricing(cost, intake.ledger, patience=shutdown_timeout / 2)
+        self._sends = Sends(self.loop, transport, self._complete, self._pricing)
         self._alarm = Alarm(self.loop, clock)
         self._deadline: float | None = None  # when a drain ends; None while the run is open
         self._before_drain: Statistics | None = None
@@ -159,6 +163,7 @@ class Worker:
         if self.loop.is_closed():
             _running.discard(self)
             self._transport.abandon()
+            self._pricing.close()
 
     @property
     def is_retired(self) -> bool:
@@ -178,7 +183,7 @@ class Worker:
         _running.discard(self)
         keep_for_ever((self.loop, self.task, self._sends, self._transport))
         self._transport = Nowhere()
-        self._sends = Sends(self.loop, self._transport, self._complete)
+        self._sends = Sends(self.loop, self._transport, self._complete, self._pricing)
 
     @property
     def is_stalled(self) -> bool:
@@ -267,6 +272,8 @@ class Worker:
         before = self._before_drain or self._intake.statistics()
         self._deadline = self._clock()
         try:
+            for attempt in self._sends.unsent():
+                self._complete(attempt, Failure(cause="closed before it was sent", unsent=True))
             self.engine.abandon(DropReason.SHUTDOWN if self._failure is None else DropReason.INTERNAL)
         except Exception as error:  # not even that: who waits is released all the same
             self._failure = self._failure or error
@@ -281,6 +288,7 @@ class Worker:
     async def _let_go(self) -> None:
         """Let go of all requests and connections, within bounds."""
         self._has_let_go = True
+        self._pricing.close()
         with contextlib.suppress(asyncio.CancelledError):
             await self._sends.ended(_LAST_WORDS)
         try:
