@@ -6,6 +6,7 @@ Layout, in the order to read it:
     config      settings, units, defaults           runtime/  acts: worker, transport, life cycle
     errors      what a caller can act on            batcher   the facade; session: what calls share
     asgi        around an ASGI application          blocking  the facade for programs without a loop
+    redaction   what must not leave                 gate      what an event passes before it is encoded
     testing     a local HoneyHive for tests         collector/  the local HoneyHive; cli/  the command
 """
 

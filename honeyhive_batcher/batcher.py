@@ -62,6 +62,7 @@ class Batcher(Embedded):
 
     Raises:
         ConfigError: A setting is unknown, missing or wrong.
+        ImportError: `cost` needs a package that is not installed.
     """
 
     def __init__(

@@ -19,7 +19,7 @@ class Hooks(Struct, frozen=True, kw_only=True):
     since; None, or raising, keeps all of it from being sent but the session's id."""
     cost: Callable[[dict[str, Any]], float | None] | None = None
     """`(event) -> dollars | None`, called in a thread before an event without a cost is sent. If it has a
-    method `check`, that is called now; a method `warm`, in the thread when the batcher starts."""
+    method `check_installed`, that is called now; a method `warm`, in the thread when the batcher starts."""
     on_delivered: Callable[[tuple[str, ...]], object] | None = None
     """`(event_ids)`, called on the loop after the server confirmed them."""
     on_dropped: Callable[[tuple[str, ...], str], object] | None = None
@@ -34,6 +34,6 @@ class Hooks(Struct, frozen=True, kw_only=True):
                 raise ConfigError(f"{name} is not callable")
             if inspect.iscoroutinefunction(hook) or inspect.iscoroutinefunction(type(hook).__call__):
                 raise ConfigError(f"{name} is called, not awaited: it has to be a plain function")
-        check = getattr(self.cost, "check", None)
+        check = getattr(self.cost, "check_installed", None)
         if check is not None:
             check()

@@ -18,7 +18,7 @@ _WARM_UP = {"model": "gpt-4o", "provider": "openai", "usage": {"prompt_tokens": 
 class GenaiPrices:
     """The price list. Imported when the first batcher that uses it is started, in that batcher's thread."""
 
-    def check(self) -> None:
+    def check_installed(self) -> None:
         """Raise ImportError, with what to do, if the package is missing. Imports nothing."""
         if importlib.util.find_spec("genai_prices") is None:
             raise ImportError("genai-prices is missing: pip install 'honeyhive-batcher[cost]'")
