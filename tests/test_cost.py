@@ -330,6 +330,52 @@ def test_a_function_that_hangs_does_not_keep_the_program_from_ending() -> None:
 
 # genai-prices.
 
+CLAUDE = {
+    "prompt_tokens": 1900,
+    "completion_tokens": 700,
+    "prompt_tokens_details": {"cached_tokens": 400, "cache_creation_tokens": 300},
+}
+CLAUDES_OWN = {
+    "input_tokens": 1200,
+    "output_tokens": 700,
+    "cache_read_input_tokens": 400,
+    "cache_creation_input_tokens": 300,
+}
+
+
+def test_anthropics_cache_costs_the_same_in_whoevers_words() -> None:
+    told = [
+        cost({"model": "claude-sonnet-4-5", "provider": "anthropic", "usage": usage})
+        for usage in (CLAUDE, CLAUDES_OWN)
+    ]
+    plain = cost(
+        {
+            "model": "claude-sonnet-4-5",
+            "provider": "anthropic",
+            "usage": {"prompt_tokens": 1900, "completion_tokens": 700},
+        }
+    )
+    assert told[0] == told[1]
+    assert told[0] is not None
+    assert plain is not None
+    assert 0 < told[0] < plain
+
+
+@pytest.mark.parametrize(
+    ("provider", "model"),
+    [
+        ("azure", "gpt-4o"),
+        ("bedrock", "anthropic.claude-sonnet-4-5-20250929-v1:0"),
+        ("openrouter", "openai/gpt-4o"),
+        ("vertex_ai", "claude-sonnet-4-5"),
+        ("groq", "llama-3.3-70b-versatile"),
+    ],
+)
+def test_the_names_that_the_adapters_give_to_providers_have_prices(provider: str, model: str) -> None:
+    usage = {"prompt_tokens": 1000, "completion_tokens": 100}
+    assert cost({"model": model, "provider": provider, "usage": usage})
+
+
 CACHED = {"prompt_tokens": 1000, "completion_tokens": 100, "prompt_tokens_details": {"cached_tokens": 400}}
 RESPONSES = {"input_tokens": 1000, "output_tokens": 100, "input_tokens_details": {"cached_tokens": 400}}
 ANTHROPIC = {"input_tokens": 600, "output_tokens": 100, "cache_read_input_tokens": 400}

@@ -83,6 +83,8 @@ class Exchange:
         try:
             if self._right_to_tell:
                 self._body.see(data)
+                if self._body.error is not None:
+                    self.end()  # now: who raises because of it need not close the stream
         except Exception as error:  # a stream of another shape
             self._give_up(error)
 

@@ -4,6 +4,7 @@ The list is in the package; nothing is asked of the network. Its makers say that
 cent. A price of your own contract needs a function of your own.
 """
 
+import contextlib
 import importlib.util
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -30,29 +31,50 @@ class GenaiPrices:
     def __call__(self, event: Mapping[str, Any]) -> float | None:
         """Return what the call has cost in US dollars; None if its model, provider or usage is not known.
 
-        What was read from a cache counts as its provider counts it: OpenAI's `prompt_tokens` hold it,
-        Anthropic's `input_tokens` do not.
+        `prompt_tokens` hold what a cache has read and written, as OpenAI and every adapter here count it;
+        `input_tokens` count as the provider does: Anthropic's do not hold it.
         """
-        from genai_prices import calc_price, extract_usage  # noqa: PLC0415 - an extra, and slow to import
+        from genai_prices import calc_price  # noqa: PLC0415 - an extra, and slow to import
 
         model, provider, usage = _named(event)
         if model is None or provider is None or not isinstance(usage, dict):
             return None
-        for flavor in _flavors(usage, provider):
-            try:
-                tokens = extract_usage(
-                    {"model": model, "usage": usage}, provider_id=provider, api_flavor=flavor
-                ).usage
-                return float(
-                    calc_price(
-                        tokens, model, provider_id=provider, genai_request_timestamp=_begun_at(event)
-                    ).total_price
-                )
-            except LookupError:
-                return None  # nobody knows this model, or this provider
-            except ValueError:
-                continue  # the provider does not count like this
-        return None
+        try:
+            tokens = _counted(usage) if "prompt_tokens" in usage else _extracted(usage, provider, model)
+            if tokens is None:
+                return None
+            price = calc_price(tokens, model, provider_id=provider, genai_request_timestamp=_begun_at(event))
+        except LookupError:
+            return None  # nobody knows this model, or this provider
+        return float(price.total_price)
+
+
+def _counted(usage: Mapping[str, Any]) -> Any:
+    """Return counts by OpenAI's names, which all adapters of this package use: for Anthropic's as well."""
+    from genai_prices import Usage  # noqa: PLC0415 - see above
+
+    details = usage.get("prompt_tokens_details")
+    cached = details if isinstance(details, dict) else {}
+    return Usage(
+        input_tokens=usage["prompt_tokens"],
+        output_tokens=usage.get("completion_tokens"),
+        cache_read_tokens=cached.get("cached_tokens"),
+        cache_write_tokens=cached.get("cache_creation_tokens"),
+    )
+
+
+def _extracted(usage: Mapping[str, Any], provider: str, model: str) -> Any:
+    """Return counts as their provider writes them; None if it does not count like this."""
+    from genai_prices import extract_usage  # noqa: PLC0415 - see above
+
+    answer = {"model": model, "usage": usage}
+    flavors = (
+        ("default", "anthropic") if provider == "anthropic" else ("responses", "default", "anthropic", "chat")
+    )
+    for flavor in flavors:
+        with contextlib.suppress(ValueError):
+            return extract_usage(answer, provider_id=provider, api_flavor=flavor).usage
+    return None
 
 
 def _named(event: Mapping[str, Any]) -> tuple[str | None, str | None, Any]:
@@ -65,15 +87,6 @@ def _named(event: Mapping[str, Any]) -> tuple[str | None, str | None, Any]:
         for found in (models, providers)
     )
     return model, provider and provider.lower(), event.get("usage")
-
-
-def _flavors(usage: dict[str, Any], provider: str) -> tuple[str, ...]:
-    """Return the ways to count that an API with such a usage may have, the likeliest first."""
-    if "prompt_tokens" in usage:
-        return ("chat", "default")
-    return (
-        ("default", "anthropic") if provider == "anthropic" else ("responses", "default", "anthropic", "chat")
-    )
 
 
 def _begun_at(event: Mapping[str, Any]) -> datetime | None:

@@ -163,7 +163,5 @@ def _warn() -> None:
     global _has_warned  # noqa: PLW0603 - once for the process
     if not _has_warned:
         _has_warned = True
-        say(
-            logging.WARNING,
-            "an instrumented client made a call, but no batcher has been started: it is not told",
-        )
+        text = "an instrumented client made a call, but no batcher has been started: it is not told"
+        say(logging.WARNING, text, kind="no_batcher")
