@@ -25,9 +25,9 @@ from honeyhive_batcher import Batcher
 from honeyhive_batcher.config import BatchLimits, QueueLimits
 from honeyhive_batcher.core.batching import Groups
 from honeyhive_batcher.core.encoding import EventEncoder
+from honeyhive_batcher.core.fragment import APPENDED, SESSIONLESS, Fragment
 from honeyhive_batcher.core.intake import Intake
 from honeyhive_batcher.core.ledger import Ledger
-from honeyhive_batcher.core.model import APPENDED, SESSIONLESS, Fragment
 from honeyhive_batcher.core.repair import repair
 from honeyhive_batcher.runtime.ids import ids
 

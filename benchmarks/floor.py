@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from honeyhive_batcher.core.model import APPENDED, Fragment
+from honeyhive_batcher.core.fragment import APPENDED, Fragment
 from honeyhive_batcher.runtime.ids import ids
 
 _ROOM = 4096

@@ -9,8 +9,9 @@ from msgspec import Struct
 
 from honeyhive_batcher.config import Config
 from honeyhive_batcher.core.encoding import EventEncoder, Refusal
+from honeyhive_batcher.core.fragment import SESSIONLESS, Fragment
 from honeyhive_batcher.core.ledger import Statistics
-from honeyhive_batcher.core.model import SESSIONLESS, Admission, Fragment
+from honeyhive_batcher.core.model import Admission
 from honeyhive_batcher.core.repair import repair
 from honeyhive_batcher.core.room import ROOM, RoomyEncoder
 from honeyhive_batcher.embedded import Embedded

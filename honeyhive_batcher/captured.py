@@ -10,8 +10,9 @@ from typing import Any
 
 import msgspec
 
+from honeyhive_batcher.core.fragment import Fragment, GroupKey
 from honeyhive_batcher.core.intake import Intake
-from honeyhive_batcher.core.model import Admission, Fragment, GroupKey
+from honeyhive_batcher.core.model import Admission
 
 _admit = Intake.admit
 _lock = threading.Lock()

@@ -13,8 +13,9 @@ from msgspec import UNSET, Struct
 from honeyhive_batcher.config import Defaults
 from honeyhive_batcher.content import without_content
 from honeyhive_batcher.core.fields import struct_fields
+from honeyhive_batcher.core.fragment import Closing, GroupKey, Ids
 from honeyhive_batcher.core.intake import Intake
-from honeyhive_batcher.core.model import Clock, Closing, GroupKey, Ids
+from honeyhive_batcher.core.model import Clock
 from honeyhive_batcher.core.repair import encode_anyway, mend
 from honeyhive_batcher.events import SessionProperties
 from honeyhive_batcher.plain_json import plain_json

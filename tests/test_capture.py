@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from honeyhive_batcher import Admission, Batcher, BlockingBatcher, ModelEvent
+from honeyhive_batcher.core.fragment import SESSIONLESS, Fragment
 from honeyhive_batcher.core.intake import Intake
-from honeyhive_batcher.core.model import SESSIONLESS, Fragment
 from honeyhive_batcher.testing import CapturedEvent, capture, collector, collector_in_thread
 
 ADMIT = Intake.admit

@@ -11,8 +11,8 @@ import pytest
 from msgspec import Struct
 
 from honeyhive_batcher.config import BatchLimits, Defaults, QueueLimits
+from honeyhive_batcher.core.fragment import Fragment
 from honeyhive_batcher.core.intake import Intake
-from honeyhive_batcher.core.model import Fragment
 from honeyhive_batcher.session import Session, Sessions, bound_session, current
 from tests.fakes import NEW_ID, FixedIds
 

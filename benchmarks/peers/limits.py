@@ -13,7 +13,7 @@ from benchmarks.data import Event, make_event
 from benchmarks.floor import Floor
 from benchmarks.http import Cutter
 from benchmarks.peers.contestant import Options
-from honeyhive_batcher.core.model import Fragment, ids_of, size_of
+from honeyhive_batcher.core.fragment import Fragment, ids_of, size_of
 
 _BATCH = 100
 _IN_FLIGHT = 4

@@ -1,9 +1,8 @@
 """Which group is ripe, and how a batch is cut from it or split.
 
-Groups keep their fragments first in, first out. The choice of the next group is O(log groups) per
-batch, not per event: a heap orders the groups by their oldest fragment, and groups that are full wait
-in line beside it. When both have a claim they take turns, so that neither many small sessions nor one
-busy group starves the other.
+Groups keep their fragments first in, first out. The choice of the next group is O(log groups) per batch, not
+per event: a heap orders the groups by their oldest fragment, and groups that are full wait in line beside it.
+When both have a claim they take turns, so that neither many small sessions nor one busy group starves.
 """
 
 import heapq
@@ -12,8 +11,9 @@ from collections.abc import Set as AbstractSet
 from typing import final
 
 from honeyhive_batcher.config import BatchLimits
+from honeyhive_batcher.core.fragment import SESSIONLESS, Fragment, GroupKey
 from honeyhive_batcher.core.group import Group
-from honeyhive_batcher.core.model import SESSIONLESS, Batch, Fragment, GroupKey, Trigger
+from honeyhive_batcher.core.model import Batch, Trigger
 
 EVERYTHING = 1 << 62
 """A flush watermark beyond every sequence number: all that is queued is ripe."""

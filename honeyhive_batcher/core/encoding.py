@@ -10,14 +10,16 @@ grow, so the encoder stops at the limit instead.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, final
 
 import msgspec
 from msgspec import UNSET, Struct
 
-from honeyhive_batcher.core.fields import field_names, is_plain, struct_fields
-from honeyhive_batcher.core.model import APPENDED, ID_LENGTH, Admission, Fragment, Ids, Repaired
+from honeyhive_batcher.core.cycle import has_cycle
+from honeyhive_batcher.core.fields import is_plain, struct_fields
+from honeyhive_batcher.core.fragment import APPENDED, ID_LENGTH, Fragment, Ids, Repaired
+from honeyhive_batcher.core.model import Admission
 
 NOT_JSON = (msgspec.MsgspecError, ValueError)
 """What the decoder raises for what is not JSON. Before msgspec 0.20 its errors are no ValueError."""
@@ -27,9 +29,6 @@ RecursionError is a RuntimeError), and what foreign objects raise when their fie
 
 MAX_ARRAY_ITEMS = 1_000_000
 """Larger arrays are not turned into lists: that alone would cost gigabytes and seconds."""
-
-MAX_VISITS = 100_000
-"""Values that one search or repair looks at; it bounds the time also where shared parts multiply."""
 
 _ABSENT = object()
 _SLACK = 64  # the encoder wants a little more room than it fills; 19 bytes were the most seen
@@ -257,36 +256,6 @@ class EventEncoder:
         if isinstance(fragment, Fragment) and is_lost:
             return Repaired(fragment.data, fragment.name, repairs=fragment.repairs + 1)
         return fragment
-
-
-def has_cycle(value: Any) -> bool:
-    """Return whether a container among the first `MAX_VISITS` values below `value` holds itself."""
-    path: list[tuple[int, Iterator[Any]]] = [(id(value), _items(value) or iter(()))]
-    on_path = {id(value)}
-    for _ in range(MAX_VISITS):
-        item = next(path[-1][1], _ABSENT)
-        if item is _ABSENT:
-            on_path.discard(path.pop()[0])
-            if not path:
-                return False
-        elif id(item) in on_path:
-            return True
-        elif (items := _items(item)) is not None:
-            path.append((id(item), items))
-            on_path.add(id(item))
-    return False
-
-
-def _items(value: Any) -> Iterator[Any] | None:
-    if isinstance(value, dict):
-        return iter(list(value.values()))
-    if isinstance(value, (list, tuple)):
-        return iter(value)
-    try:
-        names = list(vars(value)) if hasattr(type(value), "model_dump") else field_names(value)
-        return None if names is None else iter([getattr(value, name, None) for name in names])
-    except Exception:  # a property may raise anything
-        return None
 
 
 def _not_an_event(event: object) -> Refusal:

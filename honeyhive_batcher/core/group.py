@@ -4,7 +4,7 @@ from collections import deque
 from typing import final
 
 from honeyhive_batcher.core import wire
-from honeyhive_batcher.core.model import Fragment, GroupKey
+from honeyhive_batcher.core.fragment import Fragment, GroupKey
 
 
 @final

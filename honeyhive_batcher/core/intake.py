@@ -17,17 +17,9 @@ import msgspec
 from honeyhive_batcher.config import BatchLimits, QueueLimits
 from honeyhive_batcher.core import wire
 from honeyhive_batcher.core.batching import EVERYTHING, Groups
+from honeyhive_batcher.core.fragment import SESSIONLESS, Fragment, GroupKey
 from honeyhive_batcher.core.ledger import Barrier, Ledger, Statistics
-from honeyhive_batcher.core.model import (
-    SESSIONLESS,
-    Admission,
-    Batch,
-    DropReason,
-    Fate,
-    Fragment,
-    GroupKey,
-    Settlement,
-)
+from honeyhive_batcher.core.model import Admission, Batch, DropReason, Fate, Settlement
 
 _ACCEPTED = Admission.ACCEPTED  # looked up here: in CPython 3.11 that is a call
 _SAMPLED = Admission.SAMPLED

@@ -11,18 +11,8 @@ from typing import assert_never, final
 
 from msgspec import Struct
 
-from honeyhive_batcher.core.model import (
-    Admission,
-    Attempt,
-    DropReason,
-    Endpoint,
-    Fate,
-    Fragment,
-    Settlement,
-    Trigger,
-    ids_of,
-    size_of,
-)
+from honeyhive_batcher.core.fragment import Fragment, ids_of, size_of
+from honeyhive_batcher.core.model import Admission, Attempt, DropReason, Endpoint, Fate, Settlement, Trigger
 from honeyhive_batcher.errors import InternalError
 
 

@@ -12,15 +12,8 @@ from typing import Any, final
 import msgspec
 from msgspec import Raw, Struct
 
-from honeyhive_batcher.core.encoding import (
-    FAILURES,
-    MAX_VISITS,
-    NOT_JSON,
-    encode_within,
-    has_cycle,
-    nonfinite,
-    plain,
-)
+from honeyhive_batcher.core.cycle import MAX_VISITS, has_cycle
+from honeyhive_batcher.core.encoding import FAILURES, NOT_JSON, encode_within, nonfinite, plain
 from honeyhive_batcher.core.fields import field_names, struct_fields
 
 MAX_DEPTH = 200

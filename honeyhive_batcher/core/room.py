@@ -7,7 +7,7 @@ counts in every bound. A price takes its place later, and not one byte changes i
 from typing import Protocol, final
 
 from honeyhive_batcher.core.encoding import Refusal
-from honeyhive_batcher.core.model import APPENDED, ID_LENGTH, Fragment
+from honeyhive_batcher.core.fragment import APPENDED, ID_LENGTH, Fragment
 
 _FREE = b" \t" * 16
 """What nobody else writes: encoders write no white space at all. Python writes floats in 24 characters at

@@ -11,7 +11,8 @@ from typing import final
 
 from msgspec import Struct
 
-from honeyhive_batcher.core.model import Attempt, Batch, Fragment, Mended
+from honeyhive_batcher.core.fragment import Fragment, Mended
+from honeyhive_batcher.core.model import Attempt, Batch
 from honeyhive_batcher.core.repair import mend
 
 _WHEN_SYSTEMIC = 3

@@ -11,7 +11,8 @@ from typing import TypeAlias, assert_never
 from msgspec import Struct
 
 from honeyhive_batcher.core import wire
-from honeyhive_batcher.core.model import Batch, Failure, Fragment, Reply, Response, ids_of
+from honeyhive_batcher.core.fragment import Fragment, ids_of
+from honeyhive_batcher.core.model import Batch, Failure, Reply, Response
 
 
 class Delivered(Struct, frozen=True):

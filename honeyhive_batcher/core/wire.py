@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from honeyhive_batcher.core.model import SESSIONLESS, Batch, GroupKey
+from honeyhive_batcher.core.fragment import SESSIONLESS, GroupKey
+from honeyhive_batcher.core.model import Batch
 from honeyhive_batcher.core.request import Request
 
 BATCH_PATH = "/events/model/batch"

@@ -14,8 +14,9 @@ from typing import Any, TypeAlias, final
 
 import msgspec
 
+from honeyhive_batcher.core.fragment import Fragment
 from honeyhive_batcher.core.ledger import Ledger
-from honeyhive_batcher.core.model import Batch, Fragment
+from honeyhive_batcher.core.model import Batch
 from honeyhive_batcher.core.room import filled, has_room
 
 Cost: TypeAlias = Callable[[dict[str, Any]], float | None]

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from honeyhive_batcher.config import Config
-from honeyhive_batcher.core.model import Clock, Ids, Jitter
+from honeyhive_batcher.core.fragment import Ids
+from honeyhive_batcher.core.model import Clock, Jitter
 from honeyhive_batcher.runtime.ids import ids
 from honeyhive_batcher.runtime.transport import AiohttpTransport, Nowhere, Transport
 

@@ -11,20 +11,10 @@ from msgspec import Struct
 from honeyhive_batcher.config import Config
 from honeyhive_batcher.core import wire
 from honeyhive_batcher.core.engine import Engine
+from honeyhive_batcher.core.fragment import SESSIONLESS, Closing, Fragment, GroupKey
 from honeyhive_batcher.core.intake import Intake
 from honeyhive_batcher.core.ledger import Statistics
-from honeyhive_batcher.core.model import (
-    SESSIONLESS,
-    Admission,
-    Attempt,
-    Closing,
-    Failure,
-    Fragment,
-    GroupKey,
-    Jitter,
-    Reply,
-    Response,
-)
+from honeyhive_batcher.core.model import Admission, Attempt, Failure, Jitter, Reply, Response
 
 UNSENT = Failure(cause="connection refused", unsent=True)
 LOST = Failure(cause="no answer", unsent=False)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from honeyhive_batcher.config import BatchLimits
 from honeyhive_batcher.core import batching
 from honeyhive_batcher.core.batching import Groups
-from honeyhive_batcher.core.model import SESSIONLESS, Batch, Closing, Fragment, GroupKey, Trigger
+from honeyhive_batcher.core.fragment import SESSIONLESS, Closing, Fragment, GroupKey
+from honeyhive_batcher.core.model import Batch, Trigger
 from honeyhive_batcher.core.wire import build_request
 
 NOW = float("-inf")

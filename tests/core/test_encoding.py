@@ -27,17 +27,11 @@ from hypothesis import strategies as st
 from msgspec import UNSET
 
 from honeyhive_batcher.core import encoding
-from honeyhive_batcher.core.encoding import (
-    MAX_ARRAY_ITEMS,
-    MAX_VISITS,
-    EventEncoder,
-    Refusal,
-    encode_within,
-    has_cycle,
-    nonfinite,
-)
+from honeyhive_batcher.core.cycle import MAX_VISITS, has_cycle
+from honeyhive_batcher.core.encoding import MAX_ARRAY_ITEMS, EventEncoder, Refusal, encode_within, nonfinite
 from honeyhive_batcher.core.fields import is_plain
-from honeyhive_batcher.core.model import Admission, Fragment, Repaired
+from honeyhive_batcher.core.fragment import Fragment, Repaired
+from honeyhive_batcher.core.model import Admission
 from honeyhive_batcher.core.repair import repair
 from honeyhive_batcher.events import ModelEvent
 from tests.fakes import NEW_ID, FixedIds

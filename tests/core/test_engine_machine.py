@@ -20,19 +20,16 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from honeyhive_batcher.config import Config
 from honeyhive_batcher.core import wire
 from honeyhive_batcher.core.engine import Engine
+from honeyhive_batcher.core.fragment import SESSIONLESS, Closing, Fragment, GroupKey
 from honeyhive_batcher.core.intake import Intake
 from honeyhive_batcher.core.ledger import Barrier
 from honeyhive_batcher.core.model import (
-    SESSIONLESS,
     Admission,
     Attempt,
-    Closing,
     DropReason,
     Endpoint,
     Failure,
     Fate,
-    Fragment,
-    GroupKey,
     Phase,
     Reply,
     Response,

@@ -12,19 +12,10 @@ import pytest
 
 from honeyhive_batcher.config import BatchLimits, QueueLimits
 from honeyhive_batcher.core.batching import Groups
+from honeyhive_batcher.core.fragment import SESSIONLESS, Closing, Fragment, GroupKey, Repaired
 from honeyhive_batcher.core.intake import Intake
 from honeyhive_batcher.core.ledger import Ledger, Statistics
-from honeyhive_batcher.core.model import (
-    SESSIONLESS,
-    Admission,
-    Batch,
-    Closing,
-    DropReason,
-    Fate,
-    Fragment,
-    GroupKey,
-    Repaired,
-)
+from honeyhive_batcher.core.model import Admission, Batch, DropReason, Fate
 
 OPENING, ENDING = b'{"model_events":[', b"]}"
 MIDDLE = b'],"is_single_session":true,"session_properties":'

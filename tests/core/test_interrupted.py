@@ -6,10 +6,11 @@ from unittest import mock
 import pytest
 
 from honeyhive_batcher.core.batching import Groups
+from honeyhive_batcher.core.fragment import SESSIONLESS, Fragment
 from honeyhive_batcher.core.group import Group
 from honeyhive_batcher.core.intake import Intake
 from honeyhive_batcher.core.ledger import Ledger
-from honeyhive_batcher.core.model import SESSIONLESS, Attempt, Fragment, Phase, Response
+from honeyhive_batcher.core.model import Attempt, Phase, Response
 from honeyhive_batcher.core.schedule import Schedule
 from tests.core.rig import Rig, Sent, answer, event, named, session
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from honeyhive_batcher.core.fragment import SESSIONLESS, Fragment
 from honeyhive_batcher.core.ledger import Barrier, Ledger, Statistics
-from honeyhive_batcher.core.model import SESSIONLESS, Admission, DropReason, Fate, Fragment, Settlement
+from honeyhive_batcher.core.model import Admission, DropReason, Fate, Settlement
 from honeyhive_batcher.errors import InternalError
 
 

@@ -11,8 +11,9 @@ import pytest
 from honeyhive_batcher.config import Config
 from honeyhive_batcher.core.encoding import EventEncoder, Refusal
 from honeyhive_batcher.core.engine import Engine
+from honeyhive_batcher.core.fragment import SESSIONLESS
 from honeyhive_batcher.core.intake import Intake
-from honeyhive_batcher.core.model import SESSIONLESS, Admission, Attempt, Failure, Response
+from honeyhive_batcher.core.model import Admission, Attempt, Failure, Response
 from honeyhive_batcher.core.repair import repair
 from honeyhive_batcher.core.wire import build_request
 

@@ -5,25 +5,27 @@ import itertools
 
 import pytest
 
-from honeyhive_batcher.core.model import (
+from honeyhive_batcher.core.fragment import (
     APPENDED,
     SESSIONLESS,
-    Admission,
-    Attempt,
-    Batch,
     Closing,
-    DropReason,
-    Endpoint,
-    Fate,
     Fragment,
     GroupKey,
     Mended,
-    Phase,
     Repaired,
-    Response,
-    Trigger,
     ids_of,
     size_of,
+)
+from honeyhive_batcher.core.model import (
+    Admission,
+    Attempt,
+    Batch,
+    DropReason,
+    Endpoint,
+    Fate,
+    Phase,
+    Response,
+    Trigger,
 )
 from honeyhive_batcher.core.request import Request
 from tests.fakes import NEW_ID

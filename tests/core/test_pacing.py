@@ -3,7 +3,8 @@
 import pytest
 
 from honeyhive_batcher.config import RetryLimits
-from honeyhive_batcher.core.model import SESSIONLESS, Batch, Endpoint, Fragment
+from honeyhive_batcher.core.fragment import SESSIONLESS, Fragment
+from honeyhive_batcher.core.model import Batch, Endpoint
 from honeyhive_batcher.core.pacing import PROBE_INTERVAL, Pacing
 
 NEVER = float("-inf")

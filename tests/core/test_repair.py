@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from honeyhive_batcher.core.encoding import MAX_VISITS
+from honeyhive_batcher.core.cycle import MAX_VISITS
 from honeyhive_batcher.core.repair import MAX_DEPTH, encode_anyway, mend, repair
 
 MiB = 1024 * 1024

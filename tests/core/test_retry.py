@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from honeyhive_batcher.config import RetryLimits
 from honeyhive_batcher.core.backoff import backoff, probe_wait
-from honeyhive_batcher.core.model import SESSIONLESS, Attempt, Batch, Fragment
+from honeyhive_batcher.core.fragment import SESSIONLESS, Fragment
+from honeyhive_batcher.core.model import Attempt, Batch
 from honeyhive_batcher.core.retry import Budget, held_again, is_alone_in_being_held, next_attempt
 
 LIMITS = RetryLimits(max_retries=3, max_elapsed=100.0, backoff_base=1.0, backoff_max=10.0)

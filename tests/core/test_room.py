@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from honeyhive_batcher import ModelEvent
 from honeyhive_batcher.core.encoding import EventEncoder, Refusal
-from honeyhive_batcher.core.model import SESSIONLESS, Closing, Fragment
+from honeyhive_batcher.core.fragment import SESSIONLESS, Closing, Fragment
 from honeyhive_batcher.core.repair import repair
 from honeyhive_batcher.core.room import ROOM, RoomyEncoder, filled, has_room
 from tests.fakes import NEW_ID, FixedIds

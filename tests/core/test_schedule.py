@@ -2,7 +2,8 @@
 
 import pytest
 
-from honeyhive_batcher.core.model import SESSIONLESS, Attempt, Batch, Fragment
+from honeyhive_batcher.core.fragment import SESSIONLESS, Fragment
+from honeyhive_batcher.core.model import Attempt, Batch
 from honeyhive_batcher.core.retry import Budget
 from honeyhive_batcher.core.schedule import NOW, Schedule
 

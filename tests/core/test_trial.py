@@ -6,16 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from honeyhive_batcher.core.model import (
-    SESSIONLESS,
-    Attempt,
-    Batch,
-    Closing,
-    Fragment,
-    GroupKey,
-    Mended,
-    Repaired,
-)
+from honeyhive_batcher.core.fragment import SESSIONLESS, Closing, Fragment, GroupKey, Mended, Repaired
+from honeyhive_batcher.core.model import Attempt, Batch
 from honeyhive_batcher.core.trial import Piece, Trial, mended_batch
 
 

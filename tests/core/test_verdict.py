@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from honeyhive_batcher.core.model import SESSIONLESS, Batch, Closing, Failure, Fragment, GroupKey, Response
+from honeyhive_batcher.core.fragment import SESSIONLESS, Closing, Fragment, GroupKey
+from honeyhive_batcher.core.model import Batch, Failure, Response
 from honeyhive_batcher.core.verdict import (
     Ambiguous,
     Delivered,

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from honeyhive_batcher.core.model import SESSIONLESS, Batch, Closing, Fragment, GroupKey
+from honeyhive_batcher.core.fragment import SESSIONLESS, Closing, Fragment, GroupKey
+from honeyhive_batcher.core.model import Batch
 from honeyhive_batcher.core.wire import (
     MAX_RETRY_AFTER,
     ReplyFacts,

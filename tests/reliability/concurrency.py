@@ -11,8 +11,9 @@ from msgspec import Struct
 
 from honeyhive_batcher.config import Config
 from honeyhive_batcher.core.engine import Engine
+from honeyhive_batcher.core.fragment import SESSIONLESS, Fragment
 from honeyhive_batcher.core.intake import Intake
-from honeyhive_batcher.core.model import SESSIONLESS, Fragment, Reply, Response
+from honeyhive_batcher.core.model import Reply, Response
 from tests.reliability.rows import Row, Size
 from tests.reliability.storm import Time
 

@@ -14,7 +14,8 @@ from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
-from honeyhive_batcher.core.model import SESSIONLESS, Response
+from honeyhive_batcher.core.fragment import SESSIONLESS
+from honeyhive_batcher.core.model import Response
 from tests.core.rig import Rig, Sent, named, session
 from tests.reliability.rows import Row, Size
 

@@ -11,7 +11,8 @@ import random
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from honeyhive_batcher.core.model import SESSIONLESS, Reply
+from honeyhive_batcher.core.fragment import SESSIONLESS
+from honeyhive_batcher.core.model import Reply
 from tests.core.rig import Rig, Sent, Server, answer, event, session
 from tests.fakes import FakeTransport, fates, make_batcher
 from tests.reliability.log_lines import log_lines

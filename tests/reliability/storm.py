@@ -16,9 +16,10 @@ from msgspec import Struct
 
 from honeyhive_batcher.config import Config
 from honeyhive_batcher.core.engine import Engine
+from honeyhive_batcher.core.fragment import SESSIONLESS, Fragment
 from honeyhive_batcher.core.intake import Intake
 from honeyhive_batcher.core.ledger import Statistics
-from honeyhive_batcher.core.model import SESSIONLESS, Failure, Fragment, Reply, Response
+from honeyhive_batcher.core.model import Failure, Reply, Response
 from tests.reliability.rows import Row, Size
 
 BEGINS_AT, OUTAGE = 20.0, 60.0
