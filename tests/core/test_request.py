@@ -31,6 +31,11 @@ def test_slices_are_as_few_as_whole_parts_allow() -> None:
     assert [bytes(each) for each in made.slices(100)] == [made.body]
 
 
+def test_a_part_that_just_fits_with_its_comma_is_whole() -> None:
+    slices = list(request(b"", [b"a" * 9, b"b" * 9], b"").slices(10))
+    assert slices == [b"a" * 9 + b",", b"b" * 9]
+
+
 def test_a_part_that_is_longer_than_a_slice_is_not_copied() -> None:
     long = b"a" * 25
     slices = list(request(b"[", [b"b", long, b"c"], b"]").slices(10))
