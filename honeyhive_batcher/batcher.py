@@ -2,10 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Self, Unpack, final
-
-from msgspec import Struct
 
 from honeyhive_batcher.config import Config
 from honeyhive_batcher.core.encoding import EventEncoder, Refusal
@@ -19,6 +17,7 @@ from honeyhive_batcher.errors import ClosedError, EncodeError
 from honeyhive_batcher.events import SessionProperties
 from honeyhive_batcher.gate import Gate
 from honeyhive_batcher.hooks import Hooks
+from honeyhive_batcher.offer import Offer, checked
 from honeyhive_batcher.producer import note_start
 from honeyhive_batcher.runtime.flush_result import FlushResult
 from honeyhive_batcher.runtime.fork import at_fork, notice_fork
@@ -28,7 +27,7 @@ from honeyhive_batcher.runtime.reporter import say
 from honeyhive_batcher.runtime.seams import Seams
 from honeyhive_batcher.secret import seal
 from honeyhive_batcher.session import Session, Sessions, bound_session, current
-from honeyhive_batcher.settings import Settings
+from honeyhive_batcher.settings import Options
 
 _PUTS_PER_TURN = 64
 # Looked up here: in CPython 3.11 that is a call, see `push`.
@@ -36,14 +35,6 @@ _STRANGE = Admission.NOT_AN_EVENT
 _CLOSED = Admission.CLOSED
 _FULL = Admission.QUEUE_FULL
 _ACCEPTED = Admission.ACCEPTED
-
-
-class _Offer(Struct):
-    """An event of `put` that waits for room."""
-
-    fragment: Fragment
-    session: Session | None
-    admission: Admission = _FULL
 
 
 @final
@@ -66,27 +57,10 @@ class Batcher(Embedded):
         ImportError: `cost` needs a package that is not installed.
     """
 
-    def __init__(
-        self,
-        *,
-        before_send: Callable[[Any], Any] | None = None,
-        before_session: Callable[[dict[str, Any]], Any] | None = None,
-        cost: Callable[[dict[str, Any]], float | None] | None = None,
-        on_delivered: Callable[[tuple[str, ...]], object] | None = None,
-        on_dropped: Callable[[tuple[str, ...], str], object] | None = None,
-        on_unconfirmed: Callable[[tuple[str, ...]], object] | None = None,
-        _seams: Seams = Seams(),  # noqa: B008 - frozen
-        **settings: Unpack[Settings],
-    ) -> None:
+    def __init__(self, *, _seams: Seams = Seams(), **options: Unpack[Options]) -> None:  # noqa: B008 - frozen
+        settings: dict[str, Any] = {**options}
         seal(settings)
-        hooks = Hooks(
-            before_send=before_send,
-            before_session=before_session,
-            cost=cost,
-            on_delivered=on_delivered,
-            on_dropped=on_dropped,
-            on_unconfirmed=on_unconfirmed,
-        )
+        hooks = Hooks.taken_from(settings)
         self._set_up(Config.of(**settings), hooks, _seams)
 
     @classmethod
@@ -99,8 +73,7 @@ class Batcher(Embedded):
             ConfigError: There is no usable API key, or an argument is wrong.
         """
         seal(settings)
-        hooks = Hooks(**{name: settings.pop(name) for name in Hooks.__struct_fields__ if name in settings})
-        seams = settings.pop("_seams", Seams())
+        hooks, seams = Hooks.taken_from(settings), settings.pop("_seams", Seams())
         batcher = cls.__new__(cls)
         batcher._set_up(Config.from_env(environ, **settings), hooks, seams)  # noqa: SLF001 - its own
         return batcher
@@ -270,18 +243,18 @@ class Batcher(Embedded):
 
     # What the verbs are made of.
 
-    def _offer(self, event: Any, session: Session | None) -> Admission | _Offer:
+    def _offer(self, event: Any, session: Session | None) -> Admission | Offer:
         """Do what `put` does without waiting; raises what it raises. What has to wait is not counted yet."""
         try:
             if self._gate is not None and isinstance(event := self._gate.passed(event, session), Refusal):
-                return self._checked(self._refuse(event), event)
+                return checked(self._refuse(event), event)
             fragment = self._encoder.encode(event) if self._intake.is_open else _CLOSED
             if not isinstance(fragment, Fragment):
-                return self._checked(self._refuse(fragment), fragment)
+                return checked(self._refuse(fragment), fragment)
             if session is None and current.get():
                 session = bound_session(self._sessions, event)
             if not self._lifecycle.room.is_empty:  # nobody overtakes those who wait already
-                return _Offer(fragment, session)
+                return Offer(fragment, session)
             if session is None:
                 admission = self._intake.admit(fragment, SESSIONLESS, self._clock(), wait=True)
             else:
@@ -292,10 +265,10 @@ class Batcher(Embedded):
             self._intake.refuse(_STRANGE)
             raise EncodeError(f"the event raised {type(error).__name__} when it was read") from None
         if admission is _FULL:
-            return _Offer(fragment, session)
-        return self._checked(admission)
+            return Offer(fragment, session)
+        return checked(admission)
 
-    async def _wait_for_room(self, offer: _Offer, timeout: float | None) -> Admission:
+    async def _wait_for_room(self, offer: Offer, timeout: float | None) -> Admission:
         try:
             offer.admission = await self._lifecycle.wait_for_room(
                 lambda: self._admit(offer.fragment, offer.session, wait=True), timeout
@@ -303,16 +276,7 @@ class Batcher(Embedded):
         except (TimeoutError, asyncio.CancelledError):
             self._intake.refuse(_FULL)
             raise
-        return self._checked(offer.admission)
-
-    def _checked(self, admission: Admission, why: object = None) -> Admission:
-        """Return the admission that is none of the exceptions of `put`."""
-        if admission in (_ACCEPTED, Admission.FILTERED, Admission.SAMPLED):
-            return admission
-        if admission is Admission.CLOSED:
-            raise ClosedError("the batcher is closed: start it again to go on")
-        message = "the encoded event does not fit into a request, or not into the queue"
-        raise EncodeError(why.message if isinstance(why, Refusal) else message)
+        return checked(offer.admission)
 
     def _refuse(self, answer: Refusal | Admission) -> Admission:
         admission = answer.admission if isinstance(answer, Refusal) else answer

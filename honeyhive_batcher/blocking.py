@@ -5,7 +5,7 @@
 import concurrent.futures
 import contextlib
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from typing import Any, Self, Unpack, final
 
 import msgspec
@@ -17,6 +17,7 @@ from honeyhive_batcher.core.ledger import Statistics
 from honeyhive_batcher.core.model import Admission
 from honeyhive_batcher.events import SessionProperties
 from honeyhive_batcher.model_call import TimesCalls
+from honeyhive_batcher.offer import checked
 from honeyhive_batcher.producer import note_start
 from honeyhive_batcher.runtime.flush_result import FlushResult
 from honeyhive_batcher.runtime.fork import notice_fork
@@ -24,7 +25,7 @@ from honeyhive_batcher.runtime.seams import Seams
 from honeyhive_batcher.runtime.thread import LAST_WORDS, LoopThread
 from honeyhive_batcher.runtime.waiting import patience
 from honeyhive_batcher.session import Session
-from honeyhive_batcher.settings import Settings
+from honeyhive_batcher.settings import Options
 
 _PAUSE = 60.0
 """Seconds after a thread that did not begin until the next push tries again."""
@@ -45,30 +46,9 @@ class BlockingBatcher(TimesCalls):
         ConfigError: A setting is unknown, missing or wrong.
     """
 
-    def __init__(
-        self,
-        *,
-        before_send: Callable[[Any], Any] | None = None,
-        before_session: Callable[[dict[str, Any]], Any] | None = None,
-        cost: Callable[[dict[str, Any]], float | None] | None = None,
-        on_delivered: Callable[[tuple[str, ...]], object] | None = None,
-        on_dropped: Callable[[tuple[str, ...], str], object] | None = None,
-        on_unconfirmed: Callable[[tuple[str, ...]], object] | None = None,
-        _seams: Seams = Seams(),  # noqa: B008 - frozen
-        **settings: Unpack[Settings],
-    ) -> None:
-        self._set_up(
-            Batcher(
-                before_send=before_send,
-                before_session=before_session,
-                cost=cost,
-                on_delivered=on_delivered,
-                on_dropped=on_dropped,
-                on_unconfirmed=on_unconfirmed,
-                _seams=msgspec.structs.replace(_seams, starts_itself=True),
-                **settings,
-            )
-        )
+    def __init__(self, *, _seams: Seams = Seams(), **options: Unpack[Options]) -> None:  # noqa: B008 - frozen
+        seams = msgspec.structs.replace(_seams, starts_itself=True)
+        self._set_up(Batcher(_seams=seams, **options))
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **settings: Any) -> Self:
@@ -127,7 +107,7 @@ class BlockingBatcher(TimesCalls):
             return thread.call(self._batcher._wait_for_room, offer, timeout)
         if offer.admission is Admission.QUEUE_FULL:
             raise TimeoutError("the thread that would have made room has ended")
-        return self._batcher._checked(offer.admission)
+        return checked(offer.admission)
 
     def session(
         self, properties: SessionProperties | Mapping[str, Any] | None = None, /, **more: Any

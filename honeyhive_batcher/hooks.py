@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 from msgspec import Struct
 
@@ -26,6 +26,11 @@ class Hooks(Struct, frozen=True, kw_only=True):
     """`(event_ids, reason)`, called on the loop."""
     on_unconfirmed: Callable[[tuple[str, ...]], object] | None = None
     """`(event_ids)`, called on the loop: nobody knows whether the server has them."""
+
+    @classmethod
+    def taken_from(cls, options: dict[str, Any]) -> Self:
+        """Take the callbacks out of what a batcher was given, and leave the settings."""
+        return cls(**{name: options.pop(name) for name in cls.__struct_fields__ if name in options})
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:

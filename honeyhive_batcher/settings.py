@@ -1,6 +1,7 @@
 """The settings as keyword arguments, for editors and type checkers; `config` checks and explains them."""
 
-from typing import Literal, TypedDict
+from collections.abc import Callable
+from typing import Any, Literal, TypedDict
 
 from honeyhive_batcher.secret import Secret
 
@@ -34,3 +35,14 @@ class Settings(TypedDict, total=False):
     capture_content: bool
     sample_rate: float
     shutdown_timeout: float
+
+
+class Options(Settings, total=False):
+    """All that `Batcher` takes: the settings, and the callbacks, which `honeyhive_batcher.hooks` explains."""
+
+    before_send: Callable[[Any], Any] | None
+    before_session: Callable[[dict[str, Any]], Any] | None
+    cost: Callable[[dict[str, Any]], float | None] | None
+    on_delivered: Callable[[tuple[str, ...]], object] | None
+    on_dropped: Callable[[tuple[str, ...], str], object] | None
+    on_unconfirmed: Callable[[tuple[str, ...]], object] | None
