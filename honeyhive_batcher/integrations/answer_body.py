@@ -1,5 +1,6 @@
 """The body of an answer, heard piece by piece: whole, or streamed."""
 
+import json
 from typing import Any, Protocol, final
 
 import msgspec
@@ -54,8 +55,8 @@ class WholeBody:
     def answer(self) -> dict[str, Any]:
         """Return the answer, an empty one while it is not all there, or is none."""
         try:
-            answer = msgspec.json.decode(b"".join(self._pieces))
-        except (msgspec.DecodeError, UnicodeDecodeError):
+            answer = _decoded(b"".join(self._pieces))
+        except (ValueError, RecursionError):
             return {}
         self.is_complete = True
         return answer if isinstance(answer, dict) else {}
@@ -88,9 +89,27 @@ class StreamedBody:
         for text in self._events.feed(data):
             if text == _DONE:
                 self._assembly.finish()
-            else:
-                self._assembly.add(msgspec.json.decode(text))
+                continue
+            try:
+                chunk = _decoded(text)
+            except ValueError:
+                continue  # the clients do not read it either, or raise, which is heard
+            if isinstance(chunk, dict):
+                self._assembly.add(chunk)
 
     def answer(self) -> dict[str, Any]:
         """Return the answer as far as it came."""
         return self._assembly.answer()
+
+
+def _decoded(data: bytes) -> Any:
+    """Return what a JSON text means to Python's own decoder, by which the clients read: NaN, and halves of
+    characters that a provider has cut in two, are in order there.
+
+    Raises:
+        ValueError: It is none.
+    """
+    try:
+        return msgspec.json.decode(data)
+    except ValueError:
+        return json.loads(data)

@@ -39,7 +39,8 @@ def merge(into: dict[str, Any], delta: Mapping[str, Any]) -> None:
                 rows = into[name] = _Rows()
             for place, row in enumerate(value):
                 if isinstance(row, Mapping):
-                    merge(rows.setdefault(row.get("index", place), {}), row)
+                    index = row.get("index")
+                    merge(rows.setdefault(index if isinstance(index, int) else place, {}), row)
                 else:
                     rows[len(rows)] = row
         else:

@@ -10,14 +10,20 @@ class ServerSentEvents:
     """
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest: list[bytes] = []
         self._data: list[bytes] = []
 
     def feed(self, piece: bytes) -> list[bytes]:
         """Take a piece; return the data of the events that it completes."""
-        lines = (self._rest + piece).splitlines(keepends=True)
+        is_within_line = b"\n" not in piece and b"\r" not in piece
+        if is_within_line and not (self._rest and self._rest[-1].endswith(b"\r")):
+            # Not joined yet: each join of a long line, an image's say, would cost as much as all before.
+            if piece:
+                self._rest.append(piece)
+            return []
+        lines = b"".join((*self._rest, piece)).splitlines(keepends=True)
         # A carriage return at the end may be half of a line's ending.
-        self._rest = b"" if not lines or lines[-1].endswith(b"\n") else lines.pop()
+        self._rest = [] if not lines or lines[-1].endswith(b"\n") else [lines.pop()]
         complete: list[bytes] = []
         for line in lines:
             content = line.rstrip(b"\r\n")

@@ -1,6 +1,8 @@
 """Answers put together from pieces, and told in the fields of an event."""
 
 import json
+import math
+import time
 from typing import Any
 
 import pytest
@@ -36,6 +38,7 @@ def streamed(dialect: Dialect, *chunks: dict[str, Any]) -> dict[str, Any]:
         (b"data:a\r\n\r\ndata:  b\r\n\r\n", [b"a", b" b"]),
         (b"event: x\nid: 5\nretry: 1\n: comment\ndata: a\ndata: b\n\n", [b"a\nb"]),
         (b"data\n\n\n\ndata: a\n\ndata: not ended", [b"a"]),
+        (b"data: a\r\rdata: bcd\r\r:\n", [b"a", b"bcd"]),
         (b"", []),
     ],
 )
@@ -46,7 +49,45 @@ def test_events_come_out_whole_however_they_came_in(stream: bytes, data: list[by
         assert found == data
 
 
+def test_a_long_event_in_many_pieces_takes_a_time_in_proportion() -> None:
+    events = ServerSentEvents()
+    piece = b"a" * 1000
+    began = time.thread_time()
+    assert not any(events.feed(piece) for _ in range(16_000))
+    took = time.thread_time() - began
+    assert took < 1.0, "16 MB, joined with each piece, are copied for ten seconds"
+    assert events.feed(b"\n\n") == []
+
+
 # Bodies.
+
+
+@pytest.mark.parametrize(("text", "value"), [(b'"\\ud83d"', "\ud83d"), (b"-Infinity", -math.inf)])
+def test_what_pythons_own_decoder_takes_is_taken(text: bytes, value: Any) -> None:
+    body = b'{"id": "a", "choices": [{"delta": {"content": %b}, "finish_reason": "stop"}]}' % text
+    whole, stream = WholeBody(), StreamedBody(ChatCompletions().assembly())
+    whole.see(body)
+    stream.see(b"data: %b\n\n" % body)
+    assert whole.answer()["choices"][0]["delta"]["content"] == value
+    assert stream.answer()["choices"][0]["message"]["content"] == value
+    assert whole.is_complete
+    assert stream.is_complete
+
+
+def test_a_body_that_is_no_json_or_nested_deep_says_nothing() -> None:
+    for text in (b"{", b"\xff", b"[" * 100_000):
+        body = WholeBody()
+        body.see(text)
+        assert body.answer() == {}
+        assert not body.is_complete
+
+
+def test_an_event_that_is_no_object_is_passed_over() -> None:
+    body = StreamedBody(Messages().assembly())
+    for text in (b"", b"ping", b"5", b"null", b"[]"):
+        body.see(b"event: ping\ndata: %b\n\n" % text)
+    body.see(b'data: {"type": "message_start", "message": {"id": "a"}}\n\n')
+    assert body.answer() == {"id": "a", "content": []}
 
 
 def test_more_than_is_listened_to_is_incomplete(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,6 +126,14 @@ def test_pieces_become_what_they_were_cut_from(contents: list[str], arguments: l
     if arguments:
         expected["tool_calls"] = [{"id": "c", "function": {"arguments": "".join(arguments)}}]
     assert joined(message) == expected | {"audio": {"expires_at": 5}}
+
+
+def test_items_without_an_index_are_told_apart_by_their_place() -> None:
+    message: dict[str, Any] = {}
+    for piece in ("a", "b"):
+        rows: list[Any] = [{"index": None, "arguments": piece}, {"index": "x", "arguments": piece}]
+        merge(message, {"tool_calls": rows})
+    assert joined(message) == {"tool_calls": [{"arguments": "ab"}] * 2}
 
 
 def test_what_changes_its_kind_is_what_it_was_last() -> None:
