@@ -51,6 +51,7 @@ class Exchange:
         """Who is told."""
         self._dialect = dialect
         self._fields = dialect.request_fields(body)
+        self._asks_for_stream = bool(body.get("stream"))
         self._provider = provider
         self._claim = claim
         self._is_async = is_async
@@ -68,7 +69,9 @@ class Exchange:
             if response is None:
                 self._tell(_dumped(answer), None)
                 return
-            if response.headers.get("content-type", "").startswith("text/event-stream"):
+            said = response.headers.get("content-type", "").lower()
+            # The clients do not look at it, and not everybody says it.
+            if "event-stream" in said or (self._asks_for_stream and "json" not in said):
                 self._body = StreamedBody(self._dialect.assembly())
             if response.is_closed:  # it was read, all of it
                 self._body.see(response.content)
@@ -131,7 +134,9 @@ class Exchange:
         if self._claim is not None:
             mine = self._claim.hear(event)
         else:
-            is_new = is_new_error(self.batcher, error) and is_news(self.batcher, text(answer.get("id")))
+            is_new = is_new_error(self.batcher, error, self._began_at) and is_news(
+                self.batcher, text(answer.get("id")), _NAME
+            )
             mine = event if is_new else None
         if mine is not None:
             push_within(self.batcher, mine, self._sessions)

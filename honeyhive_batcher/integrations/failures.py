@@ -2,6 +2,7 @@
 
 import logging
 
+from honeyhive_batcher.errors import InternalError
 from honeyhive_batcher.producer import Producer
 from honeyhive_batcher.runtime.reporter import say
 
@@ -15,8 +16,8 @@ def count_failure(batcher: Producer, adapter: str, error: BaseException) -> None
     """
     if adapter not in _told:
         _told.add(adapter)
-        # An error that is no Exception is a cancellation of a strange value's own making.
-        trace = error if isinstance(error, Exception) else None
+        # It may quote what it stumbled over, a message say: only where and which is told.
+        trace = InternalError(type(error).__name__).with_traceback(error.__traceback__)
         say(
             logging.WARNING,
             "%s could not make an event of a call; more are only counted",

@@ -11,7 +11,7 @@ from uuid import UUID
 from honeyhive_batcher.claims import Claim, is_claimed, open_claim
 from honeyhive_batcher.integrations.calls import UnderWay, push_within
 from honeyhive_batcher.integrations.failures import count_failure
-from honeyhive_batcher.integrations.langchain_values import answer_fields, answer_id, start_fields
+from honeyhive_batcher.integrations.langchain_values import answer_fields, answer_id, is_cached, start_fields
 from honeyhive_batcher.integrations.once import is_new_error, is_news
 from honeyhive_batcher.model_call import described
 from honeyhive_batcher.producer import Producer
@@ -106,6 +106,8 @@ class Runs:
     ) -> None:
         try:
             run.claim.close()
+            if is_cached(response):
+                return  # no call was made
             duration = (time.perf_counter() - run.began) * 1e3
             started = run.began_at * 1e3
             event = start_fields(run.messages, run.about)
@@ -115,8 +117,8 @@ class Runs:
                 event["error"] = described(error)
             if incomplete:
                 event["metadata"] = {**event.get("metadata", {}), "incomplete": True}
-            is_new = is_new_error(self.batcher, error)
-            if is_new and is_news(self.batcher, answer_id(response)):
+            is_new = is_new_error(self.batcher, error, run.began)
+            if is_new and is_news(self.batcher, answer_id(response), _NAME):
                 push_within(self.batcher, event, run.sessions)
         except Exception as failure:  # whatever a strange answer raises when it is read
             count_failure(self.batcher, _NAME, failure)

@@ -71,6 +71,13 @@ def answer_id(response: Any) -> str | None:
     return None
 
 
+def is_cached(response: Any) -> bool:
+    """Return whether this comes from a cache of LangChain's, which says so by a cost of nothing."""
+    messages = [getattr(generation, "message", None) for generation in _generations(response)]
+    usages = [getattr(message, "usage_metadata", None) or {} for message in messages]
+    return bool(usages) and all(usage.get("total_cost") == 0 for usage in usages)
+
+
 def _generations(response: Any) -> list[Any]:
     """Return the choices of the one prompt that a run is about."""
     lists = getattr(response, "generations", None) or [[]]

@@ -5,6 +5,8 @@ litellm.callbacks = [callback(batcher)]
 
 import asyncio
 import contextlib
+import math
+import time
 import weakref
 from collections.abc import Mapping
 from functools import cache
@@ -63,7 +65,7 @@ class _Calls:
 
     def __init__(self, batcher: Producer) -> None:
         self._batcher = batcher
-        self._under_way = UnderWay[tuple[bool, tuple[Session, ...]]]()
+        self._under_way = UnderWay[tuple[bool, tuple[Session, ...], float]]()
 
     @property
     def under_way(self) -> int:
@@ -73,7 +75,7 @@ class _Calls:
     def begin(self, call: Mapping[str, Any]) -> None:
         """Note what is bound where a call is made: its end may be told from another thread."""
         try:
-            known = is_claimed(self._batcher), current.get()
+            known = is_claimed(self._batcher), current.get(), time.perf_counter()
             self._under_way.begin(call.get("litellm_call_id"), known)
         except Exception as error:  # whatever it hands over
             count_failure(self._batcher, _NAME, error)
@@ -81,12 +83,13 @@ class _Calls:
     def end(self, call: Mapping[str, Any]) -> None:
         """Tell of a call that has ended."""
         try:
-            known = self._under_way.end(call.get("litellm_call_id"))
-            claimed, sessions = known or (False, current.get())
+            call_id = call.get("litellm_call_id")
+            known = self._under_way.end(call_id)
+            claimed, sessions, began = known or (False, current.get(), -math.inf)
             event = None if claimed else model_event(call)
-            if event is None or not is_new_error(self._batcher, call.get("exception")):
+            if event is None or not is_new_error(self._batcher, call.get("exception"), began):
                 return
-            if is_news(self._batcher, answer_id(call)):
+            if is_news(self._batcher, answer_id(call), _NAME, call_id):  # it may tell of one call twice
                 push_within(self._batcher, event, sessions)
         except Exception as error:  # whatever a strange answer raises when it is read
             count_failure(self._batcher, _NAME, error)

@@ -72,7 +72,8 @@ class HoneyHiveSpanProcessor(SpanProcessor):  # type: ignore[misc]  # Any here: 
             if event is None or self._is_inside_another(span):
                 return
             failed = span_key(span.context) if "error" in event else None
-            if not is_news(self._batcher, answer_id(attributes, event) or failed):
+            teller = id(self), getattr(span.instrumentation_scope, "name", None)
+            if not is_news(self._batcher, answer_id(attributes, event) or failed, teller):
                 return
             event["event_name"] = span.name
             sessions = current.get() if opened is None else opened.sessions

@@ -31,6 +31,7 @@ _ROUTES: dict[str, tuple[Any, Any]] = {
     "/messages": (answers.message, answers.message_stream),
     "/embeddings": (answers.embeddings, None),
 }
+STREAM_TYPE = "text/event-stream"
 _PREFIXES = ("", "/v1", "/openai/deployments/{deployment}", "/openai/v1")
 
 
@@ -71,7 +72,7 @@ class FakeProvider:
         return await self._stream(request, list(streamed(body)), behaviour)
 
     async def _stream(self, request: web.Request, events: list[str], behaviour: str) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "x-request-id": "req_1"})
+        response = web.StreamResponse(headers={"Content-Type": STREAM_TYPE, "x-request-id": "req_1"})
         await response.prepare(request)
         half = len(events) // 2
         for place, event in enumerate(events):

@@ -2,6 +2,8 @@
 
 import asyncio
 import gc
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, suppress
 from typing import Any
@@ -15,7 +17,7 @@ from honeyhive_batcher.claims import claim
 from honeyhive_batcher.integrations import failures, instrumented
 from honeyhive_batcher.integrations.openai import instrument, uninstrument
 from honeyhive_batcher.testing import capture
-from tests.integrations import fake_provider
+from tests.integrations import fake_answers, fake_provider
 from tests.integrations.fake_answers import ARGUMENTS, STRUCTURED, TEXT, TOOL, USAGE
 from tests.integrations.fake_provider import FakeProvider, provider_in_thread
 from tests.integrations.kept import Kept
@@ -665,6 +667,85 @@ async def test_messages_that_change_later_are_told_as_they_were(clients: Clients
     async for _ in stream:
         pass
     assert only(kept)["messages"] == MESSAGES
+
+
+# What providers and programs do, and a tester would not think of.
+
+
+async def test_a_call_that_is_made_because_another_failed_is_told_though_it_fails_too(
+    clients: Clients, kept: Kept
+) -> None:
+    try:
+        await clients.awaited.chat.completions.create(model="fails-500", messages=MESSAGES)
+    except openai.InternalServerError:
+        with pytest.raises(openai.NotFoundError):
+            await clients.awaited.chat.completions.create(model="fails-404", messages=MESSAGES)
+        with pytest.raises(openai.NotFoundError):
+            clients.blocking.chat.completions.create(model="fails-404", messages=MESSAGES)
+    assert [event["model"] for event in kept.events] == ["fails-500", "fails-404", "fails-404"]
+    assert all(event["error"] for event in kept.events)
+
+
+async def test_a_provider_that_gives_the_same_id_to_many_answers(
+    clients: Clients, kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def whole(body: dict[str, Any]) -> dict[str, Any]:
+        return fake_answers.chat(body) | {"id": "chatcmpl-123"}
+
+    monkeypatch.setattr(fake_provider, "_ROUTES", {"/chat/completions": (whole, None)})
+    for _ in range(3):
+        await clients.awaited.chat.completions.create(model="good", messages=MESSAGES)
+    assert len(kept.events) == 3
+
+
+@pytest.mark.parametrize("content_type", ["", "text/plain", "Text/Event-Stream; charset=utf-8"])
+async def test_a_stream_that_is_not_called_one(
+    clients: Clients, kept: Kept, monkeypatch: pytest.MonkeyPatch, content_type: str
+) -> None:
+    monkeypatch.setattr(fake_provider, "STREAM_TYPE", content_type)
+    texts: list[str] = []
+    async for chunk in await clients.awaited.chat.completions.create(
+        model="good", messages=MESSAGES, stream=True
+    ):
+        texts += [choice.delta.content or "" for choice in chunk.choices]
+    assert "".join(texts) == TEXT
+    event = only(kept)
+    assert event["response"]["content"] == TEXT
+    assert "incomplete" not in event["metadata"]
+
+
+async def test_a_client_whose_request_is_a_plain_function(provider: FakeProvider, kept: Kept) -> None:
+    class Mine(openai.AsyncOpenAI):  # type: ignore[misc]  # Any here: optional
+        def request(self, *arguments: Any, **named: Any) -> Any:
+            return super().request(*arguments, **named)
+
+    async with instrument(Mine(base_url=f"{provider.url}/v1", api_key="k"), kept) as client:
+        await client.chat.completions.create(model="good", messages=MESSAGES)
+        assert only(kept)["response"]["content"] == TEXT
+        kept.events.clear()
+        with pytest.raises(openai.NotFoundError):
+            await client.chat.completions.create(model="fails-404", messages=MESSAGES)
+        assert only(kept)["error"].startswith("NotFoundError")
+
+
+def test_a_stream_that_is_open_at_the_end_of_the_program(provider: FakeProvider) -> None:
+    program = f"""
+import openai
+from honeyhive_batcher import BlockingBatcher
+from honeyhive_batcher.integrations.openai import instrument
+batcher = BlockingBatcher(
+    api_key="k", project="p", test_mode=True, before_send=lambda event: print(event["metadata"]) or event
+)
+batcher.start()
+client = instrument(openai.OpenAI(base_url="{provider.url}/v1", api_key="k"), batcher)
+stream = client.chat.completions.create(model="hangs", messages=[], stream=True)
+next(stream)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "'incomplete': True" in ended.stdout
+    assert not ended.stderr
 
 
 # Its own failures.
