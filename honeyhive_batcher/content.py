@@ -103,10 +103,18 @@ def _kind(error: Any) -> Any:
     return kind if _KIND(kind) else _length(error)
 
 
-def _application(value: Any) -> Any:
+def _application(value: Any, depth: int = 0) -> Any:
+    """Return what an application tells, at any depth without members that are named like content."""
+    if depth > _MAX_DEPTH:
+        return _shape(value)
+    if isinstance(value, list):
+        return [_application(item, depth + 1) for item in value]
     if not isinstance(value, dict):
         return value
-    return {name: _shape(item, name) if name in _CONTENT else item for name, item in value.items()}
+    return {
+        name: _shape(item, name) if name in _CONTENT else _application(item, depth + 1)
+        for name, item in value.items()
+    }
 
 
 def _figures(name: str, value: Any, depth: int) -> Any:

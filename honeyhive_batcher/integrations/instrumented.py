@@ -72,6 +72,7 @@ class _Instrument:
         self._shadow(client, "request", self._awaited if self._is_async else self._called)
         self._shadow(client, "copy", self._copied)
         self._shadow(client, "with_options", self._copied)
+        self._shadow(client, "__getstate__", self._stated)  # for `copy.copy`
         vars(client)[_KEPT_AS] = self
 
     def remove(self, client: Any) -> None:
@@ -128,6 +129,18 @@ class _Instrument:
             return client
 
         return copy
+
+    def _stated(self, own: Callable[..., Any]) -> Callable[..., Any]:
+        def state() -> Any:
+            """Return what a copy is made of: it is not instrumented, lest it calls what this client would."""
+            held = own()
+            if not isinstance(held, dict):
+                return held  # of a class with a way of its own
+            return {
+                name: each for name, each in held.items() if name not in self._shadows and name != _KEPT_AS
+            } | self._before
+
+        return state
 
     def _begin(self, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Exchange | None:
         """Return what hears of this call; None if it is no model call, or somebody else tells of it."""

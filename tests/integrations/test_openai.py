@@ -1,6 +1,7 @@
 """The adapter with the real client of OpenAI."""
 
 import asyncio
+import copy
 import gc
 import subprocess
 import sys
@@ -726,6 +727,29 @@ async def test_a_client_whose_request_is_a_plain_function(provider: FakeProvider
         with pytest.raises(openai.NotFoundError):
             await client.chat.completions.create(model="fails-404", messages=MESSAGES)
         assert only(kept)["error"].startswith("NotFoundError")
+
+
+def test_a_plain_copy_of_a_client_is_one_of_its_own(provider: FakeProvider, kept: Kept) -> None:
+    client = instrument(openai.OpenAI(base_url=f"{provider.url}/v1", api_key="k"), kept)
+    twin = copy.copy(client)
+    twin.api_key = "another"
+    twin.chat.completions.create(model="good", messages=MESSAGES)
+    assert provider.requests[-1].headers["Authorization"] == "Bearer another"
+    assert not kept.events
+    instrument(twin, kept).chat.completions.create(model="good", messages=MESSAGES)
+    assert only(kept)["model"] == "good-2026"
+    uninstrument(client)
+    assert "__getstate__" not in vars(client)
+    client.close()
+
+
+def test_a_client_with_a_state_of_its_own_is_copied_by_that(kept: Kept) -> None:
+    class Stated(openai.OpenAI):  # type: ignore[misc]  # Any here: optional
+        def __getstate__(self) -> Any:
+            return None
+
+    with instrument(Stated(api_key="k"), kept) as client:
+        assert vars(copy.copy(client)) == {}
 
 
 def test_a_stream_that_is_open_at_the_end_of_the_program(provider: FakeProvider) -> None:

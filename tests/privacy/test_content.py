@@ -183,6 +183,10 @@ def texts(value: Any) -> Iterator[str]:
             {"customer": "acme", "prompt": "[6 characters]", "ground_truth": "[6 characters]"},
         ),
         ({"user_properties": {"plan": "free"}}, {"plan": "free"}),
+        (
+            {"metadata": {"request_metadata": [{"prompt": SECRET, "team": "hive"}]}},
+            {"request_metadata": [{"prompt": "[6 characters]", "team": "hive"}]},
+        ),
         ({"metadata": "acme"}, "acme"),
         ({"model": "gpt-4o"}, "gpt-4o"),
         ({"model": [SECRET]}, ["[1 item, 6 characters]"]),
@@ -203,6 +207,13 @@ def test_a_field_whose_name_is_no_name_goes_with_its_name() -> None:
         "model": "m",
         "omitted": "[2 members, 6 characters]",
     }
+
+
+def test_metadata_that_are_nested_deep_are_not_looked_into() -> None:
+    nested: Any = {"team": SECRET}
+    for _ in range(60):
+        nested = {"a": [nested]}
+    assert SECRET not in str(without_content({"metadata": nested}))
 
 
 def test_content_that_is_nested_deep_is_not_looked_into() -> None:
