@@ -15,11 +15,12 @@ class ServerSentEvents:
 
     def feed(self, piece: bytes) -> list[bytes]:
         """Take a piece; return the data of the events that it completes."""
+        if not piece:
+            return []
         is_within_line = b"\n" not in piece and b"\r" not in piece
         if is_within_line and not (self._rest and self._rest[-1].endswith(b"\r")):
             # Not joined yet: each join of a long line, an image's say, would cost as much as all before.
-            if piece:
-                self._rest.append(piece)
+            self._rest.append(piece)
             return []
         lines = b"".join((*self._rest, piece)).splitlines(keepends=True)
         # A carriage return at the end may be half of a line's ending.

@@ -45,7 +45,10 @@ def streamed(dialect: Dialect, *chunks: dict[str, Any]) -> dict[str, Any]:
 def test_events_come_out_whole_however_they_came_in(stream: bytes, data: list[bytes]) -> None:
     for size in range(1, len(stream) + 1):
         events = ServerSentEvents()
-        found = [each for at in range(0, len(stream), size) for each in events.feed(stream[at : at + size])]
+        found: list[bytes] = []
+        for at in range(0, len(stream), size):
+            found += events.feed(stream[at : at + size])
+            found += events.feed(b"")
         assert found == data
 
 

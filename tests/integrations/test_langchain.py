@@ -28,9 +28,11 @@ from honeyhive_batcher.claims import claim
 from honeyhive_batcher.integrations import calls, langchain
 from honeyhive_batcher.integrations.langchain import callback, instrument
 from honeyhive_batcher.integrations.langchain_runs import Runs
+from honeyhive_batcher.integrations.once import is_news
 from honeyhive_batcher.integrations.openai import instrument as instrument_client
 from honeyhive_batcher.integrations.opentelemetry import HoneyHiveSpanProcessor
 from honeyhive_batcher.testing import Collector
+from tests.integrations import fake_answers, fake_provider
 from tests.integrations.fake_provider import FakeProvider, provider_in_thread
 from tests.integrations.kept import Kept
 
@@ -414,6 +416,19 @@ async def test_what_a_cache_answered_is_no_call(models: Models, kept: Kept) -> N
         answer = await model.ainvoke("hi", config=config(kept))
         assert answer.content == TEXT
     assert len(kept.events) == 1
+
+
+async def test_an_answer_that_another_adapter_has_told_is_not_told_again(
+    models: Models, kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def whole(body: dict[str, Any]) -> dict[str, Any]:
+        return fake_answers.chat(body) | {"id": "chatcmpl-123"}
+
+    monkeypatch.setattr(fake_provider, "_ROUTES", {"/chat/completions": (whole, None)})
+    assert is_news(kept, "chatcmpl-123", "another adapter")
+    for _ in range(2):
+        await models().ainvoke("hi", config=config(kept))
+    assert len(kept.events) == 1, "the second answer with this id is another one"
 
 
 async def test_a_run_may_begin_where_no_task_runs(kept: Kept) -> None:
