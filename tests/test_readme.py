@@ -1,6 +1,7 @@
 """Every program, command and fact in the README is tried as it stands."""
 
 import ast
+import json
 import os
 import re
 import socket
@@ -13,8 +14,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from honeyhive_batcher import config
-from honeyhive_batcher.testing import StoredEvent, collector_in_thread
+from honeyhive_batcher import BlockingBatcher, Statistics, config
+from honeyhive_batcher.testing import Collector, StoredEvent, collector_in_thread
 from tests.integrations.fake_provider import provider_in_thread
 
 ROOT = Path(__file__).parent.parent
@@ -250,6 +251,18 @@ def test_the_metrics_program_shows_what_it_delivered(tmp_path: Path) -> None:
     names = re.findall(r"^# TYPE honeyhive_batcher_(\S+)", done.stdout, re.MULTILINE)
     assert len(names) == 16
     assert all(re.search(rf"`{name}[`{{]", section) for name in names), names
+
+
+def test_a_health_route_shows_the_numbers_as_the_table_of_verbs_says(honeyhive_collector: Collector) -> None:
+    (expression,) = re.findall(r"`/healthz` route `([^`]+)`", README)
+    with BlockingBatcher(**honeyhive_collector.settings(), project="My project") as batcher:
+        batcher.push({"model_name": "gpt-4o"})
+        batcher.push("no event")
+        batcher.flush()
+        numbers = json.loads(json.dumps(eval(expression, {"msgspec": msgspec, "batcher": batcher})))
+    assert (numbers["offered"], numbers["delivered"], numbers["held"]) == (2, 1, 0)
+    assert numbers["refused"] == {"not_an_event": 1}
+    assert numbers.keys() == {field.name for field in msgspec.structs.fields(Statistics)}
 
 
 def test_the_callbacks_program_is_valid(tmp_path: Path) -> None:
