@@ -6,6 +6,7 @@ nor imported.
 """
 
 import functools
+import inspect
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, final
@@ -67,8 +68,8 @@ class _Instrument:
         self.is_on = False
         self._before: dict[str, Any] = {}
         self._shadows: dict[str, Any] = {}
-        # Not by its `request`, which may be a plain function of the user's that returns what is awaited.
-        self._is_async = hasattr(client, "__aenter__")
+        # Not by its `request` alone: that may be a plain function of the user's that returns what is awaited.
+        self._is_async = inspect.iscoroutinefunction(client.request) or hasattr(client, "__aenter__")
         self._shadow(client, "request", self._awaited if self._is_async else self._called)
         self._shadow(client, "copy", self._copied)
         self._shadow(client, "with_options", self._copied)

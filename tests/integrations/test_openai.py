@@ -729,6 +729,23 @@ async def test_a_client_whose_request_is_a_plain_function(provider: FakeProvider
         assert only(kept)["error"].startswith("NotFoundError")
 
 
+async def test_what_only_looks_like_a_client_is_awaited_if_its_request_is(kept: Kept) -> None:
+    class Options:
+        url, method, json_data = "/chat/completions", "post", {"model": "m", "messages": MESSAGES}
+
+    class Stand:
+        def with_options(self) -> "Stand":
+            return self
+
+        copy = with_options
+
+        async def request(self, _kind: object, _options: Options) -> Any:
+            return {"choices": [{"message": {"content": TEXT}}]}
+
+    assert await instrument(Stand(), kept).request(object, Options())
+    assert only(kept)["response"]["content"] == TEXT
+
+
 def test_a_plain_copy_of_a_client_is_one_of_its_own(provider: FakeProvider, kept: Kept) -> None:
     client = instrument(openai.OpenAI(base_url=f"{provider.url}/v1", api_key="k"), kept)
     twin = copy.copy(client)
