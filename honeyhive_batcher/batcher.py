@@ -28,6 +28,7 @@ from honeyhive_batcher.runtime.seams import Seams
 from honeyhive_batcher.secret import seal
 from honeyhive_batcher.session import Session, Sessions, bound_session, current
 from honeyhive_batcher.settings import Options
+from honeyhive_batcher.unfinished import tell_unfinished
 
 _PUTS_PER_TURN = 64
 # Looked up here: in CPython 3.11 that is a call, see `push`.
@@ -224,6 +225,7 @@ class Batcher(Embedded):
         left, and what was lost stands in one log line and in `statistics()`.
         """
         notice_fork(self._intake.ledger.held_events)
+        tell_unfinished(self)
         await self._lifecycle.aclose(timeout)
 
     def invocation(self, *, timeout: float | None = None) -> Invocation:

@@ -26,6 +26,7 @@ from honeyhive_batcher.runtime.thread import LAST_WORDS, LoopThread
 from honeyhive_batcher.runtime.waiting import patience
 from honeyhive_batcher.session import Session
 from honeyhive_batcher.settings import Options
+from honeyhive_batcher.unfinished import tell_unfinished
 
 _PAUSE = 60.0
 """Seconds after a thread that did not begin until the next push tries again."""
@@ -168,6 +169,7 @@ class BlockingBatcher(TimesCalls):
             BatcherError: A callback of the batcher calls it, on the thread that would have to do it.
         """
         notice_fork(self._batcher.statistics().held)
+        tell_unfinished(self)
         self._background.close(timeout)
 
     def __enter__(self) -> Self:

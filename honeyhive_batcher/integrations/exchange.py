@@ -16,6 +16,7 @@ from honeyhive_batcher.integrations.values import event_with, text
 from honeyhive_batcher.model_call import described
 from honeyhive_batcher.producer import Producer
 from honeyhive_batcher.session import Session, current
+from honeyhive_batcher.unfinished import forget, keep
 
 _NAME = "the adapter of a client"
 _NOT_DUMPED: dict[str, Any] = {
@@ -78,6 +79,7 @@ class Exchange:
                 self.end()
             else:
                 tap(response, self, is_async=self._is_async)
+                keep(self)
         except Exception as error:  # an answer of another shape
             self._give_up(error)
 
@@ -93,6 +95,7 @@ class Exchange:
 
     def end(self, error: BaseException | None = None) -> None:
         """Take that the answer was read, or left, or that it could not be had."""
+        forget(self)
         try:
             if self._right_to_tell:
                 answer = self._body.answer()

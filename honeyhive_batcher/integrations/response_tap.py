@@ -5,11 +5,8 @@ its methods. They are shadowed on that one response, so that everything the user
 raw responses, what parses them, and whoever looks at the response itself.
 """
 
-import atexit
 import weakref
 from typing import Any, Protocol, Self, final
-
-from honeyhive_batcher.runtime import ending  # noqa: F401 - see `_end_all`
 
 
 class Listener(Protocol):
@@ -33,27 +30,11 @@ def is_response(candidate: Any) -> bool:
 
 def tap(response: Any, listener: Listener, *, is_async: bool) -> None:
     """Have `listener` told of what is read of `response` from now on, and of its end: also if it is dropped
-    unread, when Python collects it, or still open when the program ends.
+    unread, when Python collects it.
     """
     seen = _Tap(response, listener)
     shadows = {"aiter_bytes": seen.aiter_bytes, "aclose": seen.aclose}
     vars(response).update(shadows if is_async else {"iter_bytes": seen.iter_bytes, "close": seen.close})
-
-
-_open: set[Listener] = set()
-"""Who is yet to be told of an end."""
-
-
-def _end(listener: Listener, error: BaseException | None = None) -> None:
-    _open.discard(listener)
-    listener.end(error)
-
-
-@atexit.register
-def _end_all() -> None:
-    # Before the batchers' own end, because this was registered later.
-    for listener in list(_open):
-        _end(listener)
 
 
 @final
@@ -67,9 +48,8 @@ class _Tap:
         self._type = type(response)
         self.listener = listener
         self.is_reading = False
-        _open.add(listener)
         # Earlier than what a generator that is dropped would tell, and in no need of a loop.
-        self._finalizer = weakref.finalize(response, _end, listener)
+        self._finalizer = weakref.finalize(response, listener.end)
         self._finalizer.atexit = False
 
     def iter_bytes(self, *arguments: Any, **named: Any) -> "_Pieces":
@@ -97,7 +77,7 @@ class _Tap:
     def end(self, error: BaseException | None = None) -> None:
         """Tell of the end, and leave the response alone from now on."""
         self._finalizer.detach()  # it would keep what was heard for as long as there is the response
-        _end(self.listener, error)
+        self.listener.end(error)
         for name in ("iter_bytes", "aiter_bytes", "close", "aclose"):
             vars(self._response).pop(name, None)
 
