@@ -88,6 +88,7 @@ async def test_each_is_one_event_and_the_host_hears_nothing_of_it(provider: Fake
         assert len(kept.events) == is_instrumented * count
     assert not heard[True]
     assert None not in kept.events
-    ends = Counter("incomplete" in event["metadata"] for event in kept.events)
+    # One that was cancelled before its answer began, as on a busy machine, has no metadata.
+    ends = Counter("incomplete" in event.get("metadata", ()) for event in kept.events)
     assert ends[False] >= ROUNDS
     assert ends[True] >= 4 * ROUNDS
