@@ -457,8 +457,9 @@ def test_one_that_was_started_outlives_an_invocation() -> None:
 
 def test_a_forked_child_begins_anew_and_the_parent_sends_its_own(hive: Collector) -> None:
     program = """
-import os
+import os, warnings
 from honeyhive_batcher import BlockingBatcher
+warnings.simplefilter("ignore", DeprecationWarning)  # CPython 3.12 and later: of a fork beside a thread
 batcher = BlockingBatcher.from_env(flush_interval=60)
 batcher.push({"model_name": "parent"})
 children = []

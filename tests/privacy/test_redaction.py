@@ -168,7 +168,9 @@ def test_a_cycle_and_what_is_nested_deep_neither_hang_nor_blow_up() -> None:
             nested = {"x": [nested]}
         with capture() as events:
             batcher = Batcher(api_key="hh_test", before_send=redact(EMAIL))
-            assert batcher.push({"model": "m", "a": nested})
+            admission = batcher.push({"model": "m", "a": nested})
+        # What CPython 3.12 and later cannot decode again was not looked at, and is not sent.
+        assert admission or (depth == 5_000 and admission is Admission.FILTERED)
         assert "a@b.co" not in repr(events)
 
 
