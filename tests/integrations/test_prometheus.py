@@ -74,7 +74,7 @@ async def test_the_numbers_add_up_in_every_scrape_of_a_run_with_faults() -> None
         await batcher.flush(20)
         now, truth = scrape(registry), batcher.statistics()
         check_conservation(now)
-    assert len(held) > 2, "it was scraped at work"
+    assert len(held) > 1, "it was scraped at work"
     assert now["refused_total"]["not_an_event"] == 60
     assert now["refused_total"]["queue_full"] > 0
     assert now["unconfirmed_total"][""] == truth.unconfirmed > 0
