@@ -59,8 +59,8 @@ class Batcher(Embedded):
     """
 
     def __init__(self, *, _seams: Seams = Seams(), **options: Unpack[Options]) -> None:  # noqa: B008 - frozen
+        seal(options)
         settings: dict[str, Any] = {**options}
-        seal(settings)
         hooks = Hooks.taken_from(settings)
         self._set_up(Config.of(**settings), hooks, _seams)
 

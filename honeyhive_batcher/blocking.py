@@ -24,6 +24,7 @@ from honeyhive_batcher.runtime.fork import notice_fork
 from honeyhive_batcher.runtime.seams import Seams
 from honeyhive_batcher.runtime.thread import LAST_WORDS, LoopThread
 from honeyhive_batcher.runtime.waiting import patience
+from honeyhive_batcher.secret import seal
 from honeyhive_batcher.session import Session
 from honeyhive_batcher.settings import Options
 from honeyhive_batcher.unfinished import tell_unfinished
@@ -48,6 +49,7 @@ class BlockingBatcher(TimesCalls):
     """
 
     def __init__(self, *, _seams: Seams = Seams(), **options: Unpack[Options]) -> None:  # noqa: B008 - frozen
+        seal(options)
         seams = msgspec.structs.replace(_seams, starts_itself=True)
         self._set_up(Batcher(_seams=seams, **options))
 
@@ -58,6 +60,7 @@ class BlockingBatcher(TimesCalls):
         Raises:
             ConfigError: There is no usable API key, or an argument is wrong.
         """
+        seal(settings)
         seams = msgspec.structs.replace(settings.pop("_seams", Seams()), starts_itself=True)
         batcher = cls.__new__(cls)
         batcher._set_up(Batcher.from_env(environ, _seams=seams, **settings))

@@ -7,7 +7,7 @@ import pickle
 import msgspec
 import pytest
 
-from honeyhive_batcher import Config, EndpointSettings
+from honeyhive_batcher import Batcher, BlockingBatcher, Config, EndpointSettings
 from honeyhive_batcher.config import ENVIRONMENT
 from honeyhive_batcher.errors import ConfigError
 from honeyhive_batcher.secret import Secret, seal
@@ -101,3 +101,15 @@ def test_no_frame_of_ours_shows_the_key_when_a_setting_is_refused() -> None:
 def test_the_ingestion_key_still_wins() -> None:
     environ = dict.fromkeys(ENVIRONMENT["api_key"], "other") | {"HH_INGESTION_API_KEY": KEY}
     assert Config.from_env(environ).endpoint.api_key == Secret(KEY)
+
+
+def test_no_frame_of_a_batcher_that_could_not_be_made_shows_the_key() -> None:
+    for make in (Batcher, BlockingBatcher, Batcher.from_env, BlockingBatcher.from_env):
+        with pytest.raises(ConfigError) as raised:
+            make(api_key=KEY, max_in_flight=0)
+        trace = raised.value.__traceback__
+        assert trace is not None
+        trace = trace.tb_next  # the first frame is this one
+        while trace is not None:
+            assert KEY not in repr(trace.tb_frame.f_locals), trace.tb_frame
+            trace = trace.tb_next

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from honeyhive_batcher import Admission, Batcher
-from honeyhive_batcher.core import encoding, repair
+from honeyhive_batcher.core import cycle, repair
 from honeyhive_batcher.runtime.seams import Seams
 from tests.fakes import HANG, REFUSED, FakeTransport, Step, check_ledger, fates, make_batcher
 from tests.virtual_time import now, run_virtually, virtual_loop
@@ -69,7 +69,7 @@ def test_a_value_that_goes_in_circles_costs_neither_the_loop_nor_the_event(
     """A serialiser followed cyclic graphs of foreign objects for ever and blocked the event loop
     (langfuse/langfuse-python#1655).
     """
-    for module in (encoding, repair):
+    for module in (cycle, repair):
         monkeypatch.setattr(module, "MAX_VISITS", 10_000)  # the bound itself has its own test
     transport = FakeTransport()
     looked_into = 0
