@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from honeyhive_batcher import Admission, Batcher, BlockingBatcher, ModelEvent, Session
+from honeyhive_batcher.claims import claim, is_claimed
 from honeyhive_batcher.model_call import TimesCalls
 from honeyhive_batcher.testing import Collector, collector
 
@@ -270,3 +271,14 @@ def test_what_raises_when_it_is_looked_at_costs_the_caller_nothing(pushed: Pushe
         raise UnreadableError
     assert ["response" in event for event in pushed.events] == [False, False, True, False]
     assert pushed.events[3]["error"] == "UnreadableError"
+
+
+def test_within_a_call_that_another_adapter_tells_of_nothing_is_pushed(pushed: Pushed) -> None:
+    with claim(pushed):
+        with pushed.model_call(model="gpt-4o") as call:
+            call.response = "Honey."
+        assert not pushed.events
+    with pushed.model_call(model="outer"), pushed.model_call(model="inner"):
+        assert is_claimed(pushed)
+    assert [event["model"] for event in pushed.events] == ["inner", "outer"]
+    assert not is_claimed(pushed)
