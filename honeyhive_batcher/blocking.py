@@ -29,9 +29,6 @@ from honeyhive_batcher.session import Session
 from honeyhive_batcher.settings import Options
 from honeyhive_batcher.unfinished import tell_unfinished
 
-_PAUSE = 60.0
-"""Seconds after a thread that did not begin until the next push tries again."""
-
 
 @final
 class BlockingBatcher(TimesCalls):

@@ -140,7 +140,7 @@ class PromisesOnly:
         async with self._session.post(self._url, data=body) as answer:
             reply = msgspec.json.decode(await answer.read())
         if set(reply["event_ids"]) != set(ids_of(batch)):
-            return  # and then it would begin to be a program
+            raise ValueError("others are named than were sent")  # a program would ask what became of them
         with self._floor.lock:
             for each in batch:
                 each.settled = True

@@ -35,23 +35,29 @@ class Request(Struct, frozen=True, eq=False, kw_only=True):
 
     def slices(self, most: int) -> Iterator[bytes | memoryview]:
         """Yield the body in pieces of `most` bytes at the most. No more than one of them is ever copied."""
-        slice_, size = [self.opening], len(self.opening)
-        last = len(self.parts) - 1
-        for place, part in enumerate(self.parts):
-            end = self.ending if place == last else b","
-            if size and size + len(part) + len(end) > most:
-                yield b"".join(slice_)
-                slice_, size = [], 0
-            if len(part) + len(end) > most:
-                view = memoryview(part)
-                for at in range(0, len(part), most):
-                    yield view[at : at + most]
-                slice_, size = [end], len(end)
+        waiting: list[bytes] = []
+        size = 0
+        for piece in self._pieces():
+            if size and size + len(piece) > most:
+                yield b"".join(waiting)
+                waiting, size = [], 0
+            if len(piece) <= most:
+                waiting.append(piece)
+                size += len(piece)
             else:
-                slice_ += [part, end]
-                size += len(part) + len(end)
+                view = memoryview(piece)
+                for at in range(0, len(piece), most):
+                    yield view[at : at + most]
         if size:
-            yield b"".join(slice_)
+            yield b"".join(waiting)
+
+    def _pieces(self) -> Iterator[bytes]:
+        yield self.opening
+        for place, part in enumerate(self.parts):
+            if place:
+                yield b","
+            yield part
+        yield self.ending
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.path}: {self.size} bytes>"

@@ -5,9 +5,11 @@ client = instrument(AsyncAnthropic(), batcher)
 
 from typing import Any, TypeVar
 
-from honeyhive_batcher.integrations import instrumented
 from honeyhive_batcher.integrations.anthropic_messages import Messages
+from honeyhive_batcher.integrations.instrumented import put_on, uninstrument
 from honeyhive_batcher.producer import Producer
+
+__all__ = ["instrument", "uninstrument"]
 
 Client = TypeVar("Client")
 
@@ -25,13 +27,7 @@ def instrument(client: Client, batcher: Producer | None = None, *, provider: str
     Raises:
         ConfigError: This is no such client.
     """
-    instrumented.put_on(client, batcher, dialects=_DIALECTS, provider=provider or _provider_of(client))
-    return client
-
-
-def uninstrument(client: Client) -> Client:
-    """Have a client tell of its calls no longer, and return it. Copies that were made of it still do."""
-    instrumented.take_off(client)
+    put_on(client, batcher, dialects=_DIALECTS, provider=provider or _provider_of(client))
     return client
 
 

@@ -51,12 +51,15 @@ def put_on(
     instrument.is_on = True
 
 
-def take_off(client: Any) -> None:
-    """Give a client its own methods back. Calls that are under way are told all the same."""
+def uninstrument(client: Client) -> Client:
+    """Have a client tell of its calls no longer, and return it. Calls that are under way are told all the
+    same, and copies that were made of it still tell.
+    """
     instrument: _Instrument | None = getattr(client, "__dict__", {}).get(_KEPT_AS)
     if instrument is not None:
         instrument.is_on = False
         instrument.remove(client)
+    return client
 
 
 @final

@@ -6,12 +6,14 @@ client = instrument(AsyncOpenAI(), batcher)
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from honeyhive_batcher.integrations import instrumented
 from honeyhive_batcher.integrations.dialect import Dialect
+from honeyhive_batcher.integrations.instrumented import put_on, uninstrument
 from honeyhive_batcher.integrations.openai_chat import ChatCompletions, Completions
 from honeyhive_batcher.integrations.openai_responses import Responses
 from honeyhive_batcher.integrations.values import text
 from honeyhive_batcher.producer import Producer
+
+__all__ = ["instrument", "uninstrument"]
 
 Client = TypeVar("Client")
 
@@ -57,13 +59,7 @@ def instrument(client: Client, batcher: Producer | None = None, *, provider: str
     Raises:
         ConfigError: This is no such client.
     """
-    instrumented.put_on(client, batcher, dialects=_DIALECTS, provider=provider or _provider_of(client))
-    return client
-
-
-def uninstrument(client: Client) -> Client:
-    """Have a client tell of its calls no longer, and return it. Copies that were made of it still do."""
-    instrumented.take_off(client)
+    put_on(client, batcher, dialects=_DIALECTS, provider=provider or _provider_of(client))
     return client
 
 
