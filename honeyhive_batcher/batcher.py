@@ -136,13 +136,17 @@ class Batcher(Embedded):
             if not isinstance(fragment, Fragment):
                 return self._refuse(fragment)
             if session is None and not current.get():
+                if type(fragment) is Fragment and self._intake.take(fragment):
+                    return _ACCEPTED
                 return self._intake.admit(fragment, SESSIONLESS, self._clock())
             return self._admit(fragment, session or bound_session(self._sessions, event), wait=False)
         except (Exception, asyncio.CancelledError):  # promise 1, whatever a strange event's methods do
             try:
                 return self._intake.refuse(_STRANGE)
             except RecursionError:  # not one more call fits on the stack: count it without
-                self._intake.ledger.refused[_STRANGE] += 1
+                ledger = self._intake.ledger
+                ledger.refused[_STRANGE] += 1
+                ledger.losses += 1
                 return _STRANGE
 
     async def put(
@@ -160,12 +164,12 @@ class Batcher(Embedded):
             TimeoutError: There was no room in time.
         """
         self._puts += 1
-        if self._puts % _PUTS_PER_TURN == 0:
+        if self._puts % _PUTS_PER_TURN == 0 and not self._lifecycle.has_turned():
             # A loop of puts must not keep the event loop to itself until the queue is full. Before the
             # event is taken, so that a cancellation still means that it was not.
             await asyncio.sleep(0)
         offer = self._offer(event, session)
-        return offer if isinstance(offer, Admission) else await self._wait_for_room(offer, timeout)
+        return await self._wait_for_room(offer, timeout) if isinstance(offer, Offer) else offer
 
     def session(
         self, properties: SessionProperties | Mapping[str, Any] | None = None, /, **more: Any
@@ -257,10 +261,12 @@ class Batcher(Embedded):
                 session = bound_session(self._sessions, event)
             if not self._lifecycle.room.is_empty:  # nobody overtakes those who wait already
                 return Offer(fragment, session)
-            if session is None:
-                admission = self._intake.admit(fragment, SESSIONLESS, self._clock(), wait=True)
-            else:
+            if session is not None:
                 admission = self._admit(fragment, session, wait=True)
+            elif type(fragment) is Fragment and self._intake.take(fragment):
+                return _ACCEPTED
+            else:
+                admission = self._intake.admit(fragment, SESSIONLESS, self._clock(), wait=True)
         except (EncodeError, ClosedError):
             raise
         except (Exception, asyncio.CancelledError) as error:  # as in `push`: it is none of the caller's

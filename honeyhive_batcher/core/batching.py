@@ -6,6 +6,7 @@ When both have a claim they take turns, so that neither many small sessions nor 
 """
 
 import heapq
+import itertools
 from collections import Counter, deque
 from collections.abc import Set as AbstractSet
 from typing import final
@@ -38,10 +39,10 @@ class Groups:
         self._grows_at = float("inf")  # when a limit that was learned is put to the test
         self.flush_through = 0
         """Fragments up to this sequence number are ripe whatever their age."""
-        self.queued_events = 0
-        self.queued_bytes = 0
-        """Without the closings, which are never evicted."""
-        self._groups: dict[GroupKey, Group] = {}
+        self._session_events = self._session_bytes = 0  # queued; without the closings
+        self.usual = Group(SESSIONLESS)
+        """The one group that never vanishes: that of the events without a session."""
+        self._groups: dict[GroupKey, Group] = {SESSIONLESS: self.usual}
         self._oldest: list[tuple[int, Group]] = []
         # Invariant: every group that may be cut is in here. Equal numbers are of one group, so that no two
         # groups are ever compared.
@@ -51,6 +52,16 @@ class Groups:
     def knows(self, key: GroupKey) -> bool:
         """Return whether fragments of this key are queued, in flight or backing off."""
         return key in self._groups
+
+    @property
+    def queued_events(self) -> int:
+        """Events that are queued; without the closings, which are never evicted."""
+        return self._session_events + len(self.usual.fragments)
+
+    @property
+    def queued_bytes(self) -> int:
+        """Their bytes."""
+        return self._session_bytes + self.usual.queued_bytes - len(self.usual.fragments)  # without the commas
 
     def add(self, fragment: Fragment, charged: int = 0) -> bool:
         """Queue a fragment; return whether that may be a reason to act earlier than planned.
@@ -64,12 +75,13 @@ class Groups:
         # From here on nothing of Python's own is called: a push that comes near the recursion limit fails
         # before it has changed anything, or not at all.
         group.charged += charged
-        news = self.queued_events == 0
+        news = not self.usual.fragments and not self._session_events
         if not fragment.closing:
             size = len(fragment.data)  # no call in what follows: a push may interrupt this one
-            self.queued_events += 1
-            self.queued_bytes += size
             group.queued_bytes += size + 1
+            if group is not self.usual:
+                self._session_events += 1
+                self._session_bytes += size
         queue = group.fragments
         queue.append(fragment)
         if queue[0] is fragment:
@@ -90,6 +102,25 @@ class Groups:
         """
         self.max_body_bytes = min(self.max_body_bytes, max(1, max_bytes))
         self._grows_at = now + _TEST_INTERVAL
+
+    def free_places(self) -> tuple[int, int, bool]:
+        """Return how many more events without a session may come, and how many bytes of them, before that is
+        any news: behind others that `ripe_at` knows of, until they fill a batch. And whether one that is full
+        stands in line already: then there is no such end.
+        """
+        group = self.usual
+        if not group.fragments:
+            return 0, 0, False
+        if group.stands_in_line:
+            return EVERYTHING, EVERYTHING, True
+        events = self._max_events - len(group.fragments)
+        return events, self.max_body_bytes - group.overhead - group.queued_bytes - events - 1, False
+
+    def line_up_usual(self) -> None:
+        """Let the group of the events without a session stand in line: they fill a batch."""
+        if not self.usual.stands_in_line:
+            self.usual.stands_in_line = True
+            self._full.append(self.usual)
 
     def ripe_at(self) -> float | None:
         """Return the instant from which `cut` returns a batch, -inf for at once, None for never."""
@@ -155,11 +186,12 @@ class Groups:
         queued = [fragment for group in self._groups.values() for fragment in group.fragments]
         keys = {fragment.key for fragment in queued} | (away.keys() - {SESSIONLESS})
         self._groups = {key: self._groups.get(key) or Group(key) for key in keys}
+        self._groups[SESSIONLESS] = self.usual
         self._oldest = sorted(
             (group.fragments[0].seq, group) for group in self._groups.values() if group.fragments
         )
         self._full.clear()
-        self.queued_events = self.queued_bytes = 0
+        self._session_events = self._session_bytes = 0
         for key, group in self._groups.items():
             group.away = 0 if key is SESSIONLESS else away[key]
             group.charged = len(key.properties)
@@ -183,7 +215,7 @@ class Groups:
         nothing behind.
         """
         group = self._groups.get(fragment.key)
-        if group is not None and not group.fragments and not group.away:
+        if group is not None and not group.fragments and not group.away and group is not self.usual:
             del self._groups[fragment.key]  # what it was charged was charged for nothing
         if group is None or not any(each is fragment for each in reversed(group.fragments)):
             return False
@@ -222,23 +254,16 @@ class Groups:
 
     def _cut_from(self, group: Group, trigger: Trigger) -> Batch:
         queue = group.fragments
-        taken: list[Fragment] = []
-        size, queued_bytes = group.overhead, 0
-        while queue and len(taken) < self._max_events and not queue[0].closing:
-            length = len(queue[0].data)
-            size += length + 1
-            if taken and size > self.max_body_bytes:
-                break
-            taken.append(queue.popleft())
-            queued_bytes += length
+        taken, queued_bytes = self._take_from(group)
         events = len(taken)
         if queue and queue[0].closing:
-            size += len(queue[0].closing) - len(group.key.properties)
-            if not taken or size <= self.max_body_bytes:
+            properties = len(queue[0].closing) - len(group.key.properties)
+            if not taken or group.overhead + queued_bytes + events + properties <= self.max_body_bytes:
                 taken.append(queue.popleft())
-        self.queued_events -= events
-        self.queued_bytes -= queued_bytes
-        group.queued_bytes -= queued_bytes + events
+        group.queued_bytes -= queued_bytes + events  # no call in what follows
+        if group is not self.usual:
+            self._session_events -= events
+            self._session_bytes -= queued_bytes
         if group.key is not SESSIONLESS:
             group.away += len(taken)
         if not group.stands_in_line and queue and self._is_full(group):
@@ -247,12 +272,34 @@ class Groups:
         self._line_up(group)
         return Batch(key=group.key, fragments=tuple(taken), trigger=trigger)
 
+    def _take_from(self, group: Group) -> tuple[list[Fragment], int]:
+        """Take the first events out of a group, as many as a batch may have and its body hold; return them
+        and their bytes.
+        """
+        queue = group.fragments
+        if group is self.usual:  # without closings; mostly all fit, and then no single one needs a look
+            taken = list(itertools.islice(queue, self._max_events))
+            size = sum([len(fragment.data) for fragment in taken])
+            if group.overhead + size + len(taken) <= self.max_body_bytes:
+                for _ in taken:
+                    queue.popleft()
+                return taken, size
+        taken, size = [], 0
+        while queue and len(taken) < self._max_events and not queue[0].closing:
+            length = len(queue[0].data)
+            if taken and group.overhead + size + length + len(taken) + 1 > self.max_body_bytes:
+                break
+            taken.append(queue.popleft())
+            size += length
+        return taken, size
+
     def _count(self, group: Group, fragment: Fragment, sign: int) -> None:
         if not fragment.closing:
             size = len(fragment.data)  # no call in what follows: a push may interrupt this
-            self.queued_events += sign
-            self.queued_bytes += sign * size
             group.queued_bytes += sign * (size + 1)
+            if group is not self.usual:
+                self._session_events += sign
+                self._session_bytes += sign * size
 
     def _line_up(self, group: Group) -> None:
         if group.fragments:

@@ -33,6 +33,8 @@ MAX_ARRAY_ITEMS = 1_000_000
 _ABSENT = object()
 _SLACK = 64  # the encoder wants a little more room than it fills; 19 bytes were the most seen
 _FIRST_GUESS = 4096
+_TOO_MUCH = 8  # times the room that an event takes: then the next one gets less
+_SMALLEST = 3  # bytes of an object that holds something
 _BRACE, _COMMA, _SPACE = b"{, "
 _ID_OPENING = b'"event_id":"'
 _ID_MEMBER = len(_ID_OPENING) + ID_LENGTH + 2
@@ -41,6 +43,10 @@ _NEAR = 256
 integers up to here once for all."""
 _nulls_in = re.compile(b"null").findall
 """Finds every null. It takes two thirds of the time of `data.count(b"null")`."""
+_likely_nulls_in = re.compile(b"ull").findall
+"""Finds every null, and "full" and its like. So many words begin with an n that to look for that as well
+takes a third more time in real texts.
+"""
 _NONFINITE = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]", re.DOTALL)
 # In msgpack, a float whose exponent is all ones: NaN or an infinity. UTF-8 text cannot hold it.
 
@@ -146,62 +152,98 @@ class EventEncoder:
         self._looked_for = ("event_id", "error", *self._names)
         self._ids = ids
         self._repair = repair
-        self._guess = _FIRST_GUESS  # at most twice what recent events really took
+        self._guess = min(
+            _FIRST_GUESS, max_event_bytes + _SLACK
+        )  # room for the next event, by those before it
         # What to append for every combination of absent fields, by bit mask.
         members = [b'"%b":%b,' % (name.encode(), msgspec.json.encode(defaults[name])) for name in self._names]
         self._fillings = [
             b"".join(member for bit, member in enumerate(members) if mask >> bit & 1)
             for mask in range(1 << len(members))
         ]
+        # Of what sizes the usual events are.
+        self._least, self._most = _SMALLEST, max_event_bytes - _ID_MEMBER - sum(map(len, members))
 
     def encode(self, event: object) -> Fragment | Refusal:
         """Return the bytes of `event` with its `event_id`, or why it cannot be one. Never changes it."""
-        mask = 0
+        filling = b""
         if isinstance(event, dict):
             event_id = event.get("event_id", _ABSENT)
             if self._names:
-                mask = self._lacks(event)
+                filling = self._fillings[self._lacks(event)]
             nulls = event.get("error", UNSET) is None
         elif isinstance(event, Struct):
+            if event.__struct_config__.array_like:
+                return _not_an_event(event)
             if not is_plain(type(event), self._looked_for):
                 return self.encode(struct_fields(event))
-            event_id, mask, nulls = self._fields_of(event)
+            event_id = getattr(event, "event_id", UNSET)
+            event_id = _ABSENT if event_id is UNSET else event_id
+            filling = self._fillings[self._struct_lacks(event)]
+            nulls = getattr(event, "error", UNSET) is None
         elif isinstance(event, Mapping):
             return self.encode(dict(event))
         else:
             return _not_an_event(event)
-        filling = self._fillings[mask]
-        max_bytes = self._max_bytes - len(filling)
-        if event_id is _ABSENT:
-            max_bytes -= _ID_MEMBER
-        elif type(event_id) is not str or not event_id.isprintable() or not event_id:
+        if event_id is not _ABSENT and (
+            type(event_id) is not str or not event_id.isprintable() or not event_id
+        ):
             return self._encode_with_odd_id(event, event_id)
 
-        # The usual case of `encode_within` and `nonfinite`, by hand: every call is a part of a push's cost.
-        repairs = 0
-        buffer: Any = bytearray(self._guess)
+        # The usual event by hand, in as few steps as it takes: every step is a part of a push's cost.
+        buffer = bytearray(self._guess)
         view = memoryview(buffer)  # while it lives, the buffer cannot grow
         try:
-            try:
-                _encode_into(event, buffer)
-            except BufferError:
-                buffer = self._encode_long(event, max_bytes)
-            if buffer is not None and len(_nulls_in(buffer)) > nulls:
-                repairs = nonfinite(event, buffer, nulls)
-        except Exception:  # what the encoder cannot have, and what foreign objects raise when they are read
-            buffer, repairs = self._repair(event, max_bytes)
+            _encode_into(event, buffer)
+            is_odd = len(_likely_nulls_in(buffer)) > nulls and nonfinite(event, buffer, nulls) > 0
+        except (
+            Exception
+        ):  # too long; or what the encoder cannot have, and what foreign objects raise when read
+            is_odd = True
         finally:
             del view
-        if buffer is None or (size := len(buffer)) > max_bytes:
+        if is_odd:
+            return self._encode_carefully(event, event_id, filling, nulls=nulls)
+        if event_id is _ABSENT and self._least <= len(buffer) <= self._most:
+            buffer[-1] = _COMMA
+            data = b"".join((buffer, filling, _ID_OPENING, self._ids.next(), b'"}'))
+            return Fragment(data, APPENDED)
+        return self._completed(buffer, event_id, filling)
+
+    def _encode_carefully(
+        self, event: Any, event_id: Any, filling: bytes, *, nulls: int
+    ) -> Fragment | Refusal:
+        """Encode what is longer than recent events, or holds what JSON has no word for."""
+        max_bytes = self._max_bytes - len(filling) - (_ID_MEMBER if event_id is _ABSENT else 0)
+        buffer, repairs = None, 0
+        try:
+            buffer = encode_within(event, max_bytes, 8 * self._guess)
+            repairs = 0 if buffer is None else nonfinite(event, buffer, nulls)
+            is_odd = buffer is None and has_cycle(event)  # the encoder ran out of room before it noticed
+        except Exception:
+            is_odd = True
+        if is_odd:
+            buffer, repairs = self._repair(event, max_bytes)
+        if buffer is None:
             return _too_large(self._max_bytes)
         if buffer[0] != _BRACE:
             return _not_an_event(event)
-        if 2 * size > self._guess or 8 * size < self._guess:
+        return self._completed(buffer, event_id, filling, repairs)
+
+    def _completed(
+        self, buffer: bytearray, event_id: Any, filling: bytes, repairs: int = 0
+    ) -> Fragment | Refusal:
+        """Return the fragment of an encoded event, with what it does not say itself."""
+        size = len(buffer)
+        if size + len(filling) + (_ID_MEMBER if event_id is _ABSENT else 0) > self._max_bytes:
+            return _too_large(self._max_bytes)
+        if size < self._least or size > self._guess:
             self._guess = min(max(_FIRST_GUESS, 2 * size), self._max_bytes + _SLACK)
+            self._least = _SMALLEST if self._guess <= _FIRST_GUESS else self._guess // _TOO_MUCH
         # Into bytes of its own: the buffer has room that nobody uses, and would take it into the queue.
         name: int | str = APPENDED
         if event_id is _ABSENT:
-            buffer[size - 1] = _COMMA if size > 2 else _SPACE
+            buffer[-1] = _COMMA if size > 2 else _SPACE
             data = b"".join((buffer, filling, _ID_OPENING, self._ids.next(), b'"}'))
         else:
             name = event_id
@@ -209,7 +251,7 @@ class EventEncoder:
                 place = buffer.find(b'"%b"' % text, 0, _NEAR + len(text))
                 name = place + 1 if place >= 0 else name
             if filling:
-                buffer[size - 1] = _COMMA
+                buffer[-1] = _COMMA
                 data = b"".join((buffer, filling[:-1], b"}"))
             else:
                 data = bytes(buffer)
@@ -225,21 +267,13 @@ class EventEncoder:
             bit <<= 1
         return mask
 
-    def _fields_of(self, event: Struct) -> tuple[Any, int, bool]:
-        """Return the id of a plain Struct, the mask of what it lacks, and whether its error is None."""
-        event_id = getattr(event, "event_id", UNSET)
+    def _struct_lacks(self, event: Struct) -> int:
+        """Return the mask of what a plain Struct does not have."""
         mask = 0
         for place, field in enumerate(self._names):
             if getattr(event, field, UNSET) is UNSET:
                 mask |= 1 << place
-        return _ABSENT if event_id is UNSET else event_id, mask, getattr(event, "error", UNSET) is None
-
-    def _encode_long(self, event: object, max_bytes: int) -> bytearray | None:
-        """Encode what is longer than recent events, within the bound; None if it is longer than that."""
-        data = encode_within(event, max_bytes, 8 * self._guess)
-        if data is None and has_cycle(event):
-            raise RecursionError  # as the encoder would, had it not run out of room first
-        return data
+        return mask
 
     def _encode_with_odd_id(self, event: Any, event_id: object) -> Fragment | Refusal:
         """Encode with a usable id in place of one that is not a plain string; a null is as good as none."""

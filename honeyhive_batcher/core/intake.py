@@ -4,12 +4,16 @@ One lock guards the queue and the ledger. It is re-entrant, because a push may c
 or a signal handler that interrupts a push in the same thread. Such a push finds the numbers in order,
 because the check of the bounds and the count of the event have no call between them; it evicts nothing,
 because what it would evict may be in the hands of what it interrupts.
+
+Most events come without a session, while others wait before them and there is room: all that such a one
+changes is the end of its queue. How far that holds is worked out once, whenever anything else has changed,
+and until then `take` does no more than it must.
 """
 
-import contextlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
+from types import TracebackType
 from typing import final
 
 import msgspec
@@ -29,6 +33,21 @@ _SAME_INSTANT = 0.001
 
 def _nobody() -> None:
     """Wake nobody: there is no worker yet."""
+
+
+class _Change:
+    """What `with` is for, beside the lock, when more than the end of a queue may change."""
+
+    def __init__(self, begin: Callable[[], None], end: Callable[[], None]) -> None:
+        self._begin, self._end = begin, end
+
+    def __enter__(self) -> None:
+        self._begin()
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self._end()
 
 
 @final
@@ -59,6 +78,71 @@ class Intake:
         """Whether there is no worker, so that every admission calls `wake`."""
         self._owes_a_wake = False  # whether the last such call failed
         self._instant = float("-inf")  # of the last admission: one object for all that share it
+        # Up to this place in the order, and to so many bytes held, `take` needs no look at anything else; and
+        # the event of this place fills a batch.
+        self._free_through = self._free_bytes = self._fills_at = 0
+        self._usual = self._groups.usual
+        self._change = _Change(self._begin_change, self._end_change)
+
+    def take(self, fragment: Fragment) -> bool:
+        """Take an event without a session, if that changes nothing but the end of its queue, or fills a batch
+        of it; else do nothing, and leave it to `admit`.
+
+        Of its age no more is known than that it is no older than `accepted_at`: a clock would cost a tenth
+        of all this. So it may be sent too early, and never too late.
+        """
+        size = len(fragment.data)
+        with self._lock:
+            ledger, group = self.ledger, self._usual
+            seq, held_bytes = ledger.seq + 1, ledger.held_bytes + size
+            if seq > self._free_through or held_bytes > self._free_bytes:
+                return False
+            # No call from here on before it is queued: a push, or a Ctrl-C, may come with any.
+            ledger.seq = fragment.seq = seq
+            ledger.held_bytes = held_bytes
+            group.queued_bytes += size + 1
+            fragment.accepted_at = self._instant
+            try:
+                group.fragments.append(fragment)
+            except MemoryError:
+                ledger.take_back(size)
+                group.queued_bytes -= size + 1
+                raise
+            if seq != self._fills_at:
+                return True
+            try:
+                with self._change:
+                    self._groups.line_up_usual()
+            except RecursionError:  # it is in the queue all the same: the next one has a look
+                self._is_busy, self._free_through = False, 0
+        try:
+            self.wake()
+        except RecursionError:
+            self._owes_a_wake, self._free_through = True, 0
+        return True
+
+    def _begin_change(self) -> None:
+        """See to it that a push which interrupts this one's thread evicts nothing, and has a look."""
+        self._is_busy = True
+        self._free_through = 0
+
+    def _end_change(self) -> None:
+        self._is_busy = False
+        self._look_ahead()
+
+    def _look_ahead(self) -> None:
+        """Work out how far `take` may go. A push that comes meanwhile makes it go less far, and never too
+        far: what was taken before is read first.
+        """
+        ledger = self.ledger
+        seq, held_bytes = ledger.seq, ledger.held_bytes
+        events, size, is_lined_up = self._groups.free_places()
+        most_events, most_bytes = ledger.room
+        if not self.is_open or self.is_unattended or self._owes_a_wake:
+            return
+        self._free_bytes = held_bytes + min(size, most_bytes, self._max_sessionless)
+        self._fills_at = 0 if is_lined_up else seq + events
+        self._free_through = seq + min(events, most_events)
 
     def admit(self, fragment: Fragment, key: GroupKey, now: float, *, wait: bool = False) -> Admission:
         """Take an encoded event into the queue, among those of `key`, or say why not.
@@ -68,19 +152,14 @@ class Intake:
         size = len(fragment.data)
         with self._lock:
             interrupts, self._is_busy = self._is_busy, True
+            self._free_through = 0
             try:
                 if not self.is_open:
                     return self._refused(Admission.CLOSED)
-                if key is SESSIONLESS:  # the usual case, kept short
-                    charge = size
-                    is_too_large = size > self._max_sessionless
-                else:
-                    closing = fragment.closing
-                    fits = closing or size + wire.overhead(key) <= self._max_batch_bytes
-                    size += len(closing)
-                    charge = self._charge(key, size)
-                    is_too_large = not fits or not self.ledger.could_hold(charge)
-                if is_too_large:
+                fits = fragment.closing or size + wire.overhead(key) <= self._max_batch_bytes
+                size += len(fragment.closing)
+                charge = self._charge(key, size)
+                if not fits or not self.ledger.could_hold(charge):
                     return self._refused(Admission.TOO_LARGE)
                 news = self._owes_a_wake
                 seq = self.ledger.accept(charge)
@@ -108,12 +187,17 @@ class Intake:
                     self.ledger.repaired += fragment.repairs
             finally:
                 self._is_busy = interrupts
+                if not interrupts:
+                    try:
+                        self._look_ahead()
+                    except RecursionError:  # what is done is done: the next one has a look, too
+                        self._free_through = 0
         if news:
             try:
                 self.wake()
                 self._owes_a_wake = self.is_unattended
             except RecursionError:  # the event is in the queue all the same: let the next one do it
-                self._owes_a_wake = True
+                self._owes_a_wake, self._free_through = True, 0
         return _ACCEPTED
 
     def refuse(self, admission: Admission) -> Admission:
@@ -123,29 +207,30 @@ class Intake:
 
     def ripe_at(self) -> float | None:
         """See `Groups.ripe_at`."""
-        with self._lock, self._busy():
+        with self._lock, self._change:
             return self._groups.ripe_at()
 
     def cut(self, now: float) -> Batch | None:
         """See `Groups.cut`."""
-        with self._lock, self._busy():
+        with self._lock, self._change:
+            self._instant = now  # what `take` takes from here on is no older
             return self._groups.cut(now)
 
     def put_back(self, closing: Fragment) -> None:
         """See `Groups.put_back`."""
-        with self._lock, self._busy():
+        with self._lock, self._change:
             self._groups.put_back(closing)
 
     def limit_body(self, max_bytes: int, now: float) -> None:
         """See `Groups.limit_body`."""
-        with self._lock:
+        with self._lock, self._change:
             self._groups.limit_body(max_bytes, now)
 
     def settle(self, fragments: Sequence[Fragment], fate: Fate, reason: DropReason | None = None) -> None:
         """Give fragments of one group, cut before, their fate, and return their capacity."""
         if not fragments:
             return
-        with self._lock, self._busy():
+        with self._lock, self._change:
             self.ledger.settle(fragments, fate, reason)
             returned = self._groups.settled(fragments[0].key, len(fragments))
             self.ledger.held_bytes -= returned  # a line of its own: a push may come during the call
@@ -166,7 +251,7 @@ class Intake:
 
     def close(self) -> None:
         """Refuse everything from now on, and make everything queued ripe."""
-        with self._lock:
+        with self._lock, self._change:
             self.is_open = False
             self._groups.flush_through = EVERYTHING
             self.flushes += 1
@@ -176,20 +261,21 @@ class Intake:
         What is `in_doubt`, without a fate, and neither known nor queued, is unconfirmed; so is what is
         nowhere at all, see `Ledger.reconcile`.
         """
-        with self._lock:
+        with self._lock, self._change:
             queued = self._groups.recover(known)
             held = {*known, *queued}
             self.ledger.reconcile(held, self._groups.charged, [each for each in in_doubt if each not in held])
-            self._is_busy = False
 
     def reopen(self) -> None:
         """Take events again. What the run before was told to send without delay is still sent so."""
-        with self._lock:
+        with self._lock, self._change:
             self._groups.flush_through = min(self._groups.flush_through, self.ledger.seq)
             self.is_open = True
 
     def take_settlements(self) -> list[Settlement]:
         """See `Ledger.take_settlements`."""
+        if not self.ledger.settlements:  # without the lock: the next look finds what comes now
+            return []
         with self._lock:
             return self.ledger.take_settlements()
 
@@ -197,15 +283,6 @@ class Intake:
         """Return a snapshot in which the equations hold."""
         with self._lock:
             return self.ledger.statistics()
-
-    @contextlib.contextmanager
-    def _busy(self) -> Iterator[None]:
-        """Keep a push that interrupts this thread from evicting. `admit` does the same by hand, for speed."""
-        self._is_busy = True
-        try:
-            yield
-        finally:
-            self._is_busy = False
 
     def _refused(self, admission: Admission) -> Admission:
         self.ledger.refuse(admission)
@@ -215,7 +292,7 @@ class Intake:
             try:
                 self.wake()
             except RecursionError:
-                self._owes_a_wake = True
+                self._owes_a_wake, self._free_through = True, 0
         return admission
 
     def _charge(self, key: GroupKey, size: int) -> int:

@@ -15,6 +15,8 @@ from honeyhive_batcher.core.fragment import Fragment, ids_of, size_of
 from honeyhive_batcher.core.model import Admission, Attempt, DropReason, Endpoint, Fate, Settlement, Trigger
 from honeyhive_batcher.errors import InternalError
 
+_SAMPLED = Admission.SAMPLED  # looked up here: in CPython 3.11 that is a call
+
 
 class Statistics(Struct, frozen=True, kw_only=True):
     """What became of everything offered so far; over all runs of a batcher.
@@ -106,13 +108,15 @@ class Ledger:
         self._max_bytes = max_bytes
         self.seq = 0
         """Place of the event accepted last in the order of admission, from 1."""
-        self.held_events = 0
         self.held_bytes = 0
+        self._left = 0  # events that were accepted and are held no more
         # All from the beginning, so that counting needs no call: see `refuse`.
         self.refused: dict[Admission, int] = dict.fromkeys(Admission, 0)
         self.dropped: Counter[DropReason] = Counter()
         self.delivered = 0
         self.unconfirmed = 0
+        self.losses = 0
+        """Events refused, but for those left out on purpose, dropped and unconfirmed."""
         self._taken_back = 0
         self._barriers: list[Barrier] = []
         self.keep_settlements = False
@@ -130,9 +134,19 @@ class Ledger:
         self.last_error: str | None = None
         self.last_delivery_at: float | None = None
 
+    @property
+    def held_events(self) -> int:
+        """Events without a fate yet."""
+        return self.seq - self._left
+
     def has_room(self, events: int, size: int) -> bool:
         """Return whether so much more can be held."""
         return self.held_events + events <= self._max_events and self.held_bytes + size <= self._max_bytes
+
+    @property
+    def room(self) -> tuple[int, int]:
+        """How many more events, and how many more bytes, can be held."""
+        return self._max_events - self.held_events, self._max_bytes - self.held_bytes
 
     def could_hold(self, size: int) -> bool:
         """Return whether an event of this size fits at all."""
@@ -143,22 +157,22 @@ class Ledger:
         from 1, or 0 if there is no room.
         """
         # No call in here: nothing may come between the check and the count, see `intake`.
-        if self.held_events + 1 > self._max_events or self.held_bytes + size > self._max_bytes:
+        if self.seq - self._left >= self._max_events or self.held_bytes + size > self._max_bytes:
             return 0
-        self.held_events += 1
         self.held_bytes += size
         self.seq += 1
         return self.seq
 
     def take_back(self, size: int) -> None:
         """Undo `accept`, but for the place in the order."""
-        self.held_events -= 1
+        self._left += 1
         self.held_bytes -= size
         self._taken_back += 1
 
     def refuse(self, admission: Admission) -> None:
         """Count an event that was not taken."""
         self.refused[admission] += 1  # no call in here either
+        self.losses += admission is not _SAMPLED
 
     def settle(self, fragments: Sequence[Fragment], fate: Fate, reason: DropReason | None) -> None:
         """Give fragments their fate and return their capacity.
@@ -175,16 +189,18 @@ class Ledger:
         for fragment in fragments:
             fragment.settled = True
         events = len(fragments)
-        self.held_events -= events
+        self._left += events
         self.held_bytes -= size
         match fate:
             case Fate.DELIVERED:
                 self.delivered += events
             case Fate.UNCONFIRMED:
                 self.unconfirmed += events
+                self.losses += events
             case Fate.DROPPED:
                 assert reason is not None
                 self.dropped[reason] += events
+                self.losses += events
             case _:
                 assert_never(fate)
         for barrier in self._barriers:
@@ -215,8 +231,9 @@ class Ledger:
         settled = self.delivered + self.dropped.total() + self.unconfirmed
         strays = self.seq - self._taken_back - settled - len(held)
         self.unconfirmed += strays
+        self.losses += strays
         self.callback_errors += self.keep_settlements and strays > 0
-        self.held_events = len(held)
+        self._left = self.seq - len(held)
         self.held_bytes = charged + size_of(held)
         for barrier in self._barriers:
             before = sum(fragment.seq <= barrier.watermark for fragment in held)
@@ -227,7 +244,7 @@ class Ledger:
         barrier = Barrier(0, 0)
         self._barriers.append(barrier)
         # Only now, and without a call: what a push evicts meanwhile must not be waited for.
-        barrier.watermark, barrier.held = self.seq, self.held_events
+        barrier.watermark, barrier.held = self.seq, self.seq - self._left
         return barrier
 
     @property

@@ -78,7 +78,8 @@ def body_size(batch: Batch) -> int:
     closing = batch.closing
     if not batch.events:
         return len(batch.fragments[0].data)
-    size = overhead(batch.key) - 1 + sum(len(fragment.data) + 1 for fragment in batch.events)
+    events = batch.events
+    size = overhead(batch.key) - 1 + sum([len(fragment.data) for fragment in events]) + len(events)
     return size + len(closing.closing) - len(batch.key.properties) if closing else size
 
 

@@ -28,7 +28,16 @@ from honeyhive_batcher.runtime.fork import keep_for_ever
 from honeyhive_batcher.runtime.reporter import Reporter, say
 from honeyhive_batcher.runtime.seams import Seams
 from honeyhive_batcher.runtime.unstarted import Unstarted
-from honeyhive_batcher.runtime.waiting import LONGEST, LOOK, Line, Vigil, Waiters, call_in, patience
+from honeyhive_batcher.runtime.waiting import (
+    LONGEST,
+    LOOK,
+    Line,
+    Vigil,
+    Waiters,
+    call_in,
+    patience,
+    running_loop,
+)
 from honeyhive_batcher.runtime.worker import Worker
 
 
@@ -49,6 +58,7 @@ class Lifecycle:
         self.room = Line()
         self._engine: Engine | None = None
         self._worker: Worker | None = None
+        self._turns = 0  # of the worker, at the last look
         self._is_owed_a_close = False  # it was started, and nobody has closed it since
         self.invocations = 0
         """How many are under way; see `Invocation`."""
@@ -162,6 +172,12 @@ class Lifecycle:
             self.abandon()  # its start was cancelled meanwhile
         if was_cancelled:
             raise asyncio.CancelledError
+
+    def has_turned(self) -> bool:
+        """Whether the running loop surely had a turn since this was last asked."""
+        worker, before = self._worker, self._turns
+        self._turns = 0 if worker is None or worker.loop is not running_loop() else worker.turns
+        return self._turns > before
 
     def abandon(self) -> None:
         """Close, and settle what is held, unless it runs in some loop."""

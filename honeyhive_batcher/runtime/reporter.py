@@ -67,6 +67,7 @@ class Reporter:
     def __init__(self, base_url: str) -> None:
         self._host = urlsplit(base_url).netloc
         self._told: dict[str, int] = {}  # losses by reason that the log knows of
+        self._losses_told = 0  # all of them
         self._told_at = float("-inf")
         self._loss_pause = _QUIET
         self._endpoint = Endpoint.UNKNOWN
@@ -94,15 +95,14 @@ class Reporter:
             return
         kept = f". {ledger.held_events} events are kept; it is asked again every minute"
         self._observe_endpoint(ledger, now, kept)
-        losses = _losses(ledger)
-        if losses != self._told and now >= self._told_at + self._loss_pause:
+        if self.owes_a_line(ledger) and now >= self._told_at + self._loss_pause:
             went_on = now < self._told_at + 2.0 * self._loss_pause
             self._loss_pause = min(2.0 * self._loss_pause, _MAX_QUIET) if went_on else _QUIET
-            self._tell_losses(losses, ledger, now)
+            self._tell_losses(_losses(ledger), ledger, now)
 
     def owes_a_line(self, ledger: Ledger) -> bool:
         """Return whether something was lost that the log does not know of yet."""
-        return _losses(ledger) != self._told
+        return ledger.losses != self._losses_told
 
     def due_at(self, ledger: Ledger) -> float | None:
         """Return when there will be something to log even if nothing else happens."""
@@ -155,7 +155,7 @@ class Reporter:
             )
         else:
             say(logging.DEBUG, "closed: nothing was lost", kind="closed", held=before.held, lost=0, **numbers)
-        self._told = _losses(ledger)
+        self._know(_losses(ledger))
 
     def _tell_losses(self, losses: dict[str, int], ledger: Ledger, now: float) -> None:
         news = {reason: count - self._told.get(reason, 0) for reason, count in losses.items()}
@@ -179,8 +179,11 @@ class Reporter:
             held=ledger.held_events,
             cause=ledger.last_error or "",
         )
-        self._told = losses
+        self._know(losses)
         self._told_at = now
+
+    def _know(self, losses: dict[str, int]) -> None:
+        self._told, self._losses_told = losses, sum(losses.values())
 
     def _observe_endpoint(self, ledger: Ledger, now: float, kept: str) -> None:
         endpoint, was = ledger.endpoint, self._endpoint

@@ -72,6 +72,8 @@ class Worker:
         self._was_interrupted = False
         self._has_let_go = False
         self._is_retired = False
+        self.turns = 0
+        """How often it has looked for work: its loop has turned at least as often."""
         self.task: asyncio.Task[None] | None = None
         self.begun = self.loop.create_future()
         """Done when `start` is: it runs, or never will."""
@@ -195,6 +197,7 @@ class Worker:
             if self._was_interrupted:
                 self._reclaim()
             while not self._is_retired and not self._is_over():
+                self.turns += 1
                 self._alarm.set()  # what happens from here on cuts the sleep short
                 for attempt in self.engine.poll(self._clock()):
                     self._sends.begin(attempt)

@@ -116,7 +116,10 @@ class Rig:
         return admission
 
     def push_bytes(self, name: str, data: bytes, key: GroupKey = SESSIONLESS) -> Admission:
-        return self.intake.admit(Fragment(data, name), key, self.now)
+        fragment = Fragment(data, name)
+        if key is SESSIONLESS and self.intake.take(fragment):
+            return Admission.ACCEPTED
+        return self.intake.admit(fragment, key, self.now)
 
     def push_many(self, count: int, prefix: str = "e") -> list[str]:
         names = [f"{prefix}{index}" for index in range(count)]

@@ -238,13 +238,15 @@ class EngineMachine(RuleBasedStateMachine):
     def offer(self, name: str, data: bytes, key: GroupKey, closing: bytes = b"") -> None:
         expected, evicted = self.expected_admission(data, key, closing)
         fragment = Closing(data, name, closing=closing) if closing else Fragment(data, name)
-        admission = self.intake.admit(fragment, key, self.now)
+        is_taken = key is SESSIONLESS and not closing and self.intake.take(fragment)
+        admission = Admission.ACCEPTED if is_taken else self.intake.admit(fragment, key, self.now)
         assert admission is expected
         for record in evicted:
             self.queue.remove(record)
             self.expect([record], Fate.DROPPED)
         if admission:
-            record = Record(name, key, data, closing, len(self.records) + 1, self.now)
+            assert fragment.accepted_at <= self.now
+            record = Record(name, key, data, closing, len(self.records) + 1, fragment.accepted_at)
             self.records.append(record)
             self.open[record.seq] = record
             self.queue.append(record)

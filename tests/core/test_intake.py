@@ -3,12 +3,15 @@
 import inspect
 import sys
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from honeyhive_batcher.config import BatchLimits, QueueLimits
 from honeyhive_batcher.core.batching import Groups
@@ -43,6 +46,13 @@ def ending(closing: bytes = b"{}", size: int = 10, event_id: str = "e") -> Closi
 
 def session(name: str = "s", properties: int = 20) -> GroupKey:
     return GroupKey(session_id=name, properties=b"p" * properties)
+
+
+def offer(queue: Intake, fragment: Fragment, key: GroupKey = SESSIONLESS, now: float = 0.0) -> Admission:
+    """Do as `push` does."""
+    if key is SESSIONLESS and type(fragment) is Fragment and queue.take(fragment):
+        return Admission.ACCEPTED
+    return queue.admit(fragment, key, now)
 
 
 def adds_up(now: Statistics) -> bool:
@@ -497,6 +507,303 @@ def test_the_worker_is_woken_without_the_lock() -> None:
     assert free == [True, True]
 
 
+# The short way.
+
+
+def behind_another(**settings: Any) -> Intake:
+    """A queue in which an event waits already: ten bytes, by the name of "first"."""
+    queue = intake(**settings)
+    queue.admit(encoded(10, "first"), SESSIONLESS, 5.0)
+    return queue
+
+
+def declines(queue: Intake, size: int = 10) -> bool:
+    """Whether the short way is closed, and nothing changes when it is tried."""
+    before, wake = queue.statistics(), queue.wake
+    queue.wake = lambda: pytest.fail("woken for nothing")
+    declined = not queue.take(encoded(size))
+    queue.wake = wake
+    return declined and queue.statistics() == before
+
+
+def test_an_event_behind_another_is_taken_without_a_look() -> None:
+    queue = behind_another()
+    queue.wake = lambda: pytest.fail("woken for nothing")
+    assert queue.take(encoded(20, "second"))
+    now = queue.statistics()
+    assert (now.accepted, now.held, now.held_bytes) == (2, 2, 30)
+    assert queue.ripe_at() == 5.0 + BatchLimits().flush_interval
+    batch = queue.cut(1e9)
+    assert batch is not None
+    assert [(each.event_id, each.seq, each.accepted_at) for each in batch.fragments] == [
+        ("first", 1, 5.0),
+        ("second", 2, 5.0),
+    ]
+    assert declines(queue)
+    queue.settle(batch.fragments, Fate.DELIVERED)
+    assert queue.statistics().held_bytes == 0
+
+
+def test_the_first_event_wants_a_look() -> None:
+    assert declines(intake())
+    queue = intake()
+    queue.admit(encoded(), session(), 0.0)  # its group is another
+    assert declines(queue)
+
+
+@pytest.mark.parametrize("batch_events", [2, 3, 10])
+def test_the_event_that_fills_a_batch_wakes_the_worker_once(batch_events: int) -> None:
+    queue = behind_another(batch_events=batch_events)
+    woken: list[int] = []
+    queue.wake = lambda: woken.append(queue.statistics().held)
+    for _ in range(2 * batch_events):
+        assert queue.take(encoded())
+    assert woken == [batch_events]
+    assert queue.ripe_at() == float("-inf")
+    batch = queue.cut(0.0)
+    assert batch is not None
+    assert len(batch.fragments) == batch_events
+    assert queue.ripe_at() == float("-inf")  # there is another full one
+
+
+@pytest.mark.parametrize("size", [*range(60, 90), 200, 985, 992, 993, 994, 995])
+def test_the_short_way_ends_before_a_body_is_full(size: int) -> None:
+    """What makes it full by its bytes is looked at."""
+    queue = behind_another(batch_bytes=1024, batch_events=100)
+    woken: list[bool] = []
+    queue.wake = lambda: woken.append(True)
+    body = len(OPENING + ENDING) + 10
+    while body + 1 + size < 1024:
+        assert offer(queue, encoded(size))
+        body += 1 + size
+    assert not woken
+    assert queue.ripe_at() == 5.0 + BatchLimits().flush_interval
+    assert declines(queue, size)
+    assert offer(queue, encoded(size))
+    assert woken == [True]
+    assert queue.ripe_at() == float("-inf")
+
+
+def test_the_short_way_keeps_within_the_bounds() -> None:
+    queue = behind_another(events=3)
+    assert queue.take(encoded())
+    assert queue.take(encoded())
+    assert declines(queue)
+    queue = behind_another(size=40)
+    assert declines(queue, 31)
+    assert queue.take(encoded(30))
+    assert declines(queue, 1)
+
+
+def test_the_short_way_is_closed_to_an_event_too_large_for_any_body() -> None:
+    queue = behind_another(batch_bytes=1024, batch_events=2)
+    assert queue.take(encoded())  # now a full batch stands in line, and there is no more to be filled
+    largest = 1024 - len(OPENING + ENDING)
+    assert declines(queue, largest + 1)
+    assert queue.take(encoded(largest))
+
+
+def test_the_short_way_is_closed_with_the_queue() -> None:
+    queue = behind_another()
+    queue.close()
+    assert declines(queue)
+    queue.reopen()
+    assert queue.take(encoded())
+
+
+def test_the_short_way_is_closed_while_nobody_attends() -> None:
+    queue = intake()
+    queue.is_unattended = True
+    woken: list[bool] = []
+    queue.wake = lambda: woken.append(True)
+    for _ in range(3):
+        assert offer(queue, encoded())
+    assert len(woken) == 3
+    queue.is_unattended = False
+    queue.ripe_at()
+    assert queue._owes_a_wake  # by the last of them
+    assert declines(queue)
+    assert queue.admit(encoded(), SESSIONLESS, 0.0)
+    queue.ripe_at()  # as the worker does that was woken
+    assert queue.take(encoded())
+
+
+def test_a_wake_up_that_fails_is_made_up_for_by_the_next_event() -> None:
+    queue = behind_another(batch_events=2)
+    fails = True
+    woken: list[bool] = []
+
+    def wake() -> None:
+        if fails:
+            raise RecursionError
+        woken.append(True)
+
+    queue.wake = wake
+    assert queue.take(encoded())
+    fails = False
+    assert declines(queue)
+    assert queue.admit(encoded(), SESSIONLESS, 0.0)
+    assert woken == [True]
+    queue.ripe_at()
+    assert queue.take(encoded())
+
+
+def test_a_full_batch_is_found_by_the_next_event_where_the_stack_had_no_room_to_line_it_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    queue = behind_another(batch_events=2)
+    woken: list[bool] = []
+    queue.wake = lambda: woken.append(True)
+
+    def line_up_usual(_: Groups) -> None:
+        raise RecursionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Groups, "line_up_usual", line_up_usual)
+        assert queue.take(encoded())
+    assert queue.statistics().held == 2
+    assert not queue._is_busy
+    assert offer(queue, encoded())
+    assert queue.ripe_at() == float("-inf")
+    assert woken
+
+
+def test_an_admission_holds_where_the_stack_has_no_room_for_what_follows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    queue = intake()
+
+    def free_places(_: Groups) -> tuple[int, int, bool]:
+        raise RecursionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Groups, "free_places", free_places)
+        assert queue.admit(encoded(), SESSIONLESS, 0.0) is Admission.ACCEPTED
+        assert declines(queue)
+    assert offer(queue, encoded())
+    assert queue.take(encoded())
+    assert queue.statistics().held == 3
+
+
+class NoMemory(deque[Fragment]):
+    """A queue with no memory for one more."""
+
+    def append(self, fragment: Fragment, /) -> None:
+        raise MemoryError
+
+
+def test_there_is_no_trace_of_an_event_that_no_memory_was_left_for() -> None:
+    queue = behind_another()
+    before, group = queue.statistics(), queue._groups.usual
+    fragments, group.fragments = group.fragments, NoMemory(group.fragments)
+    with pytest.raises(MemoryError):
+        queue.take(encoded())
+    group.fragments = fragments
+    assert queue.statistics() == before
+    assert queue._groups.queued_bytes == 10
+    assert queue.take(encoded(20, "next"))
+    assert settle_all(queue) == ["first", "next"]
+    assert queue.statistics().held_bytes == 0
+
+
+def test_what_waits_in_a_backlog_is_no_older_than_the_last_cut() -> None:
+    """It counts as accepted then at the earliest: it may go too early by less than a cut is old."""
+    queue = behind_another(batch_events=2)
+    assert queue.take(encoded())
+    for at in (6.0, 7.0):
+        assert queue.cut(at) is not None
+        queue.admit(encoded(), SESSIONLESS, at)
+        assert queue.take(late := encoded())
+        assert late.accepted_at == at
+    assert queue.cut(8.0) is not None
+
+
+class Twins(RuleBasedStateMachine):
+    """Two queues that get the same, one of them by the short way where it is open."""
+
+    @initialize(
+        events=st.integers(1, 12),
+        size=st.integers(300, 8000),
+        batch_events=st.integers(1, 6),
+        batch_bytes=st.integers(1024, 3000),
+        overflow=st.sampled_from(["drop_newest", "drop_oldest"]),
+    )
+    def begin(self, **settings: Any) -> None:
+        self.queues = [intake(**settings) for _ in range(2)]
+        self.wakes = [0, 0]
+        for number, queue in enumerate(self.queues):
+            queue.ledger.keep_settlements = True
+            queue.wake = lambda number=number: self.wake(number)  # type: ignore[misc]
+        self.cut_batches: list[tuple[Batch, Batch]] = []
+        self.keys = [SESSIONLESS, SESSIONLESS, session("one"), session("two")]
+        self.now = 0.0
+
+    def wake(self, number: int) -> None:
+        self.wakes[number] += 1
+
+    @rule(size=st.integers(1, 1100), where=st.integers(0, 3), wait=st.booleans())
+    def push(self, size: int, where: int, wait: bool) -> None:
+        short, long = self.queues
+        key = self.keys[where]
+        is_taken = key is SESSIONLESS and short.take(encoded(size, str(size)))
+        if is_taken:
+            answer = Admission.ACCEPTED
+        else:
+            answer = short.admit(encoded(size, str(size)), key, self.now, wait=wait)
+        assert answer is long.admit(encoded(size, str(size)), key, self.now, wait=wait)
+
+    @rule(later=st.sampled_from([0.0, 0.0, 10.0]))
+    def cut(self, later: float) -> None:
+        self.now += later
+        one, other = (queue.cut(self.now) for queue in self.queues)
+        if one is None or other is None:
+            assert one is other
+            return
+        assert one.key is other.key
+        assert [(each.seq, each.data) for each in one.fragments] == [
+            (each.seq, each.data) for each in other.fragments
+        ]
+        self.cut_batches.append((one, other))
+
+    @rule()
+    def settle(self) -> None:
+        if self.cut_batches:
+            for queue, batch in zip(self.queues, self.cut_batches.pop(0), strict=True):
+                queue.settle(batch.fragments, Fate.DELIVERED)
+
+    @rule()
+    def flush(self) -> None:
+        for queue in self.queues:
+            queue.lower_barrier(queue.raise_barrier())
+
+    @rule(limit=st.integers(300, 2000))
+    def limit_body(self, limit: int) -> None:
+        for queue in self.queues:
+            queue.limit_body(limit, self.now)
+
+    @rule()
+    def reopen(self) -> None:
+        for queue in self.queues:
+            queue.close()
+            queue.reopen()
+
+    @invariant()
+    def are_alike(self) -> None:
+        short, long = self.queues
+        assert short.statistics() == long.statistics()
+        assert self.wakes[0] == self.wakes[1]
+        assert short._groups.queued_events == long._groups.queued_events
+        assert short._groups.queued_bytes == long._groups.queued_bytes
+        soon, exact = short.ripe_at(), long.ripe_at()
+        assert (soon is None) is (exact is None)
+        if soon is not None and exact is not None:
+            assert soon <= exact
+
+
+Twins.TestCase.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+TestTwins = Twins.TestCase
+
+
 # Threads.
 
 
@@ -536,7 +843,7 @@ def test_eight_threads_push_while_one_settles_and_one_watches(overflow: str) -> 
     def push(number: int) -> None:
         for count in range(each):
             key = SESSIONLESS if count % 3 else keys[(count + number) % 4]
-            admission = queue.admit(encoded(20 + count % 30, f"{number}-{count}"), key, 0.0)
+            admission = offer(queue, encoded(20 + count % 30, f"{number}-{count}"), key)
             admissions[number][admission] += 1
         left.release()
 
@@ -634,12 +941,12 @@ def play(queue: Intake, key: GroupKey) -> int:
     """A bit of everything; return how many events were offered."""
     offered = 0
     for number in range(3):
-        queue.admit(encoded(10, f"a{number}"), key, 0.0)
-        queue.admit(encoded(10, f"b{number}"), SESSIONLESS, 0.0)
+        offer(queue, encoded(10, f"a{number}"), key)
+        offer(queue, encoded(10, f"b{number}"))
         offered += 2
     batch = queue.cut(1e9)
     assert batch is not None
-    queue.admit(ending(b"c" * 9, 10, "c"), key, 0.0)
+    offer(queue, ending(b"c" * 9, 10, "c"), key)
     queue.settle(batch.fragments, Fate.DROPPED, DropReason.REJECTED)
     barrier = queue.raise_barrier()
     while (batch := queue.cut(0.0)) is not None:
@@ -673,6 +980,8 @@ def test_the_numbers_and_the_groups_are_touched_with_the_lock_only() -> None:
             play(queue, session())
             queue.ripe_at()
             queue.limit_body(1000, 0.0)
+            queue.ledger.keep_settlements = True
+            play(queue, session())
             queue.take_settlements()
         finally:
             sys.setprofile(None)
@@ -719,7 +1028,7 @@ def interrupted_at(
         if left == 0:
             sys.setprofile(None)
             for target in (own, SESSIONLESS) * pushes:
-                inner.append(queue.admit(encoded(10, "inner"), target, 0.0))
+                inner.append(offer(queue, encoded(10, "inner"), target))
                 queue.statistics()
         left -= 1
 
@@ -734,12 +1043,13 @@ def interrupted_at(
 @pytest.mark.parametrize("same_session", [True, False])
 @pytest.mark.parametrize("events", [4, 100])
 @pytest.mark.parametrize("pushes", [1, 4])
+@pytest.mark.parametrize("batch_events", [2, 3, 50])
 def test_a_push_may_interrupt_whatever_the_same_thread_does(
-    overflow: str, same_session: bool, events: int, pushes: int
+    overflow: str, same_session: bool, events: int, pushes: int, batch_events: int
 ) -> None:
     """As from a `__del__` or a signal handler: at every call and every return, one after another."""
     for place in range(10_000):
-        queue = intake(events, 1000, overflow=overflow, batch_events=2)
+        queue = intake(events, 1000, overflow=overflow, batch_events=batch_events)
         key = session()
         own = key if same_session else session("other")
         offered, inner = interrupted_at(place, queue, key, own, pushes)

@@ -246,6 +246,8 @@ def _state(groups: Groups) -> object:
     return (
         groups.queued_events,
         groups.queued_bytes,
+        groups._session_events,
+        groups._session_bytes,
         {
             key: (group.away, group.charged, group.queued_bytes, group.stands_in_line, list(group.fragments))
             for key, group in groups._groups.items()
@@ -270,7 +272,7 @@ def test_every_number_and_line_of_the_queue_is_put_in_order() -> None:
     rig.push("i", "j", "k")
     rig.push("l", "m")
     before = _state(groups)
-    groups.queued_events = groups.queued_bytes = 99
+    groups._session_events = groups._session_bytes = 99
     for group in groups._groups.values():
         group.away = group.charged = group.queued_bytes = 99
         group.stands_in_line = not group.stands_in_line

@@ -43,6 +43,33 @@ async def test_a_loop_of_puts_does_not_keep_the_event_loop_to_itself() -> None:
     assert fates(batcher) == {"delivered": 1000}
 
 
+async def test_whether_the_loop_has_turned_is_known_by_the_worker_that_runs_in_it() -> None:
+    batcher = make_batcher(FakeTransport())
+    lifecycle = batcher._lifecycle
+    assert not lifecycle.has_turned()
+    async with batcher:
+        assert lifecycle.has_turned()  # the worker has had its first
+        assert not lifecycle.has_turned()
+        batcher.push(EVENT)
+        assert not lifecycle.has_turned()
+        await batcher.flush()
+        assert lifecycle.has_turned()
+        assert not lifecycle.has_turned()
+        batcher.push(EVENT)
+        await batcher.flush()
+        assert not await asyncio.to_thread(lifecycle.has_turned)  # another loop may stand still meanwhile
+
+
+async def test_a_loop_of_puts_that_lets_others_run_is_not_interrupted_by_any() -> None:
+    async with make_batcher(FakeTransport(), max_batch_events=10) as batcher:
+        turns = virtual_loop().turns
+        for number in range(1000):
+            await batcher.put(EVENT)
+            if number % 10 == 0:
+                await asyncio.sleep(0)
+        assert virtual_loop().turns - turns <= 101
+
+
 async def test_it_waits_until_there_is_room_and_looks_at_nothing_meanwhile() -> None:
     batcher = await full(FakeTransport(latency=3600))
     async with batcher:
