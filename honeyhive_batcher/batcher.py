@@ -144,9 +144,8 @@ class Batcher(Embedded):
             try:
                 return self._intake.refuse(_STRANGE)
             except RecursionError:  # not one more call fits on the stack: count it without
-                ledger = self._intake.ledger
-                ledger.refused[_STRANGE] += 1
-                ledger.losses += 1
+                self._intake.ledger.refused[_STRANGE] += 1
+                self._intake.ledger.losses += 1
                 return _STRANGE
 
     async def put(
@@ -155,8 +154,7 @@ class Batcher(Embedded):
         """Do the same as `push`, but wait for room, at most `timeout` seconds. In any event loop.
 
         Returns `Admission.ACCEPTED`, `Admission.FILTERED` when `before_send` kept the event, or
-        `Admission.SAMPLED` when it is not in the sample. When this is cancelled while it waits, the event
-        was not accepted.
+        `Admission.SAMPLED` when it is not in the sample. Cancelled while it waits, it has not accepted it.
 
         Raises:
             EncodeError: This can never be an event: no mapping or Struct, or too large.
@@ -164,9 +162,9 @@ class Batcher(Embedded):
             TimeoutError: There was no room in time.
         """
         self._puts += 1
-        if self._puts % _PUTS_PER_TURN == 0 and not self._lifecycle.has_turned():
-            # A loop of puts must not keep the event loop to itself until the queue is full. Before the
-            # event is taken, so that a cancellation still means that it was not.
+        if self._puts % _PUTS_PER_TURN == 0 and not self._lifecycle.callers.has_turned():
+            # A loop of puts must not keep the event loop to itself until the queue is full. Before the event
+            # is taken, so that a cancellation still means that it was not.
             await asyncio.sleep(0)
         offer = self._offer(event, session)
         return await self._wait_for_room(offer, timeout) if isinstance(offer, Offer) else offer
@@ -192,7 +190,7 @@ class Batcher(Embedded):
         waiting on would be in vain: the batcher does not run, or the key or address is refused.
         """
         notice_fork(self._intake.ledger.held_events)
-        return await self._lifecycle.flush(timeout)
+        return await self._lifecycle.callers.flush(timeout)
 
     def statistics(self) -> Statistics:
         """Return a snapshot of the ledger, in which the numbers add up. From any thread."""
@@ -259,7 +257,7 @@ class Batcher(Embedded):
                 return checked(self._refuse(fragment), fragment)
             if session is None and current.get():
                 session = bound_session(self._sessions, event)
-            if not self._lifecycle.room.is_empty:  # nobody overtakes those who wait already
+            if not self._lifecycle.callers.room.is_empty:  # nobody overtakes those who wait already
                 return Offer(fragment, session)
             if session is not None:
                 admission = self._admit(fragment, session, wait=True)
@@ -278,7 +276,7 @@ class Batcher(Embedded):
 
     async def _wait_for_room(self, offer: Offer, timeout: float | None) -> Admission:
         try:
-            offer.admission = await self._lifecycle.wait_for_room(
+            offer.admission = await self._lifecycle.callers.wait_for_room(
                 lambda: self._admit(offer.fragment, offer.session, wait=True), timeout
             )
         except (TimeoutError, asyncio.CancelledError):

@@ -132,13 +132,13 @@ class BlockingBatcher(TimesCalls):
             self._background.begin_soon()
         thread = self._background.elsewhere()
         if thread is None or thread.has_ended or not thread.is_up(timeout):
-            return self._batcher._lifecycle.as_it_is()
+            return self._batcher._lifecycle.callers.as_it_is()
         rest = None if deadline is None else max(0.0, deadline - time.monotonic())
         try:
             return thread.call(self._batcher.flush, rest, timeout=None if rest is None else rest + LAST_WORDS)
         except (concurrent.futures.TimeoutError, concurrent.futures.CancelledError):
             # A callback holds the thread up, or it has ended meanwhile.
-            return self._batcher._lifecycle.as_it_is()
+            return self._batcher._lifecycle.callers.as_it_is()
 
     def statistics(self) -> Statistics:
         """Return a snapshot of the ledger, in which the numbers add up."""

@@ -6,21 +6,18 @@ When both have a claim they take turns, so that neither many small sessions nor 
 """
 
 import heapq
-import itertools
 from collections import Counter, deque
 from collections.abc import Set as AbstractSet
 from typing import final
 
 from honeyhive_batcher.config import BatchLimits
+from honeyhive_batcher.core.body_limit import BodyLimit
 from honeyhive_batcher.core.fragment import SESSIONLESS, Fragment, GroupKey
 from honeyhive_batcher.core.group import Group
 from honeyhive_batcher.core.model import Batch, Trigger
 
 EVERYTHING = 1 << 62
 """A flush watermark beyond every sequence number: all that is queued is ripe."""
-
-_TEST_INTERVAL = 60.0
-"""Seconds between two tests of a limit that was learned."""
 _MAX_STALE = 64  # entries in the heap, beyond two a group, that are worth clearing away
 
 
@@ -34,9 +31,7 @@ class Groups:
     def __init__(self, limits: BatchLimits) -> None:
         self._limits = limits
         self._max_events = limits.max_batch_events
-        self.max_body_bytes = limits.max_batch_bytes
-        """Largest body to cut; see `limit_body`."""
-        self._grows_at = float("inf")  # when a limit that was learned is put to the test
+        self.body = BodyLimit(limits.max_batch_bytes)
         self.flush_through = 0
         """Fragments up to this sequence number are ripe whatever their age."""
         self._session_events = self._session_bytes = 0  # queued; without the closings
@@ -44,8 +39,7 @@ class Groups:
         """The one group that never vanishes: that of the events without a session."""
         self._groups: dict[GroupKey, Group] = {SESSIONLESS: self.usual}
         self._oldest: list[tuple[int, Group]] = []
-        # Invariant: every group that may be cut is in here. Equal numbers are of one group, so that no two
-        # groups are ever compared.
+        # Invariant: every group that may be cut is in here. No two are compared: a number is of one group.
         self._full: deque[Group] = deque()  # groups that became full, in that order
         self._turn_of_full = True
 
@@ -60,8 +54,8 @@ class Groups:
 
     @property
     def queued_bytes(self) -> int:
-        """Their bytes."""
-        return self._session_bytes + self.usual.queued_bytes - len(self.usual.fragments)  # without the commas
+        """Their bytes, without the commas between them."""
+        return self._session_bytes + self.usual.queued_bytes - len(self.usual.fragments)
 
     def add(self, fragment: Fragment, charged: int = 0) -> bool:
         """Queue a fragment; return whether that may be a reason to act earlier than planned.
@@ -72,8 +66,7 @@ class Groups:
         if group is None:
             # Not a plain assignment: a push that interrupts this one may have made the group by then.
             group = self._groups.setdefault(fragment.key, Group(fragment.key))
-        # From here on nothing of Python's own is called: a push that comes near the recursion limit fails
-        # before it has changed anything, or not at all.
+        # No call of Python's own from here on: a push near the recursion limit fails before that, or not.
         group.charged += charged
         news = not self.usual.fragments and not self._session_events
         if not fragment.closing:
@@ -87,26 +80,16 @@ class Groups:
         if queue[0] is fragment:
             heapq.heappush(self._oldest, (fragment.seq, group))
         if not group.stands_in_line and (
-            len(queue) >= self._max_events or group.overhead + group.queued_bytes >= self.max_body_bytes
+            len(queue) >= self._max_events or group.overhead + group.queued_bytes >= self.body.max_bytes
         ):
             group.stands_in_line = True
             self._full.append(group)
             news = True
         return news
 
-    def limit_body(self, max_bytes: int, now: float) -> None:
-        """Cut no larger bodies from `now` on, because the server found one too large.
-
-        The limit doubles every minute that passes without another such answer, up to the one of the
-        settings: it may have come from something in between that is gone, and a test costs one request.
-        """
-        self.max_body_bytes = min(self.max_body_bytes, max(1, max_bytes))
-        self._grows_at = now + _TEST_INTERVAL
-
     def free_places(self) -> tuple[int, int, bool]:
-        """Return how many more events without a session may come, and how many bytes of them, before that is
-        any news: behind others that `ripe_at` knows of, until they fill a batch. And whether one that is full
-        stands in line already: then there is no such end.
+        """Return how many more events without a session are no news, and how many bytes of them: behind
+        others, until they fill a batch. And whether that has no end, because a full one is lined up.
         """
         group = self.usual
         if not group.fragments:
@@ -114,7 +97,7 @@ class Groups:
         if group.stands_in_line:
             return EVERYTHING, EVERYTHING, True
         events = self._max_events - len(group.fragments)
-        return events, self.max_body_bytes - group.overhead - group.queued_bytes - events - 1, False
+        return events, self.body.max_bytes - group.overhead - group.queued_bytes - events - 1, False
 
     def line_up_usual(self) -> None:
         """Let the group of the events without a session stand in line: they fill a batch."""
@@ -137,13 +120,10 @@ class Groups:
     def cut(self, now: float) -> Batch | None:
         """Cut the next ripe batch, or return None when nothing is ripe at `now`.
 
-        The batch is of one group, first in first out, of 1 to `max_batch_events` events, and its
-        body is at most `max_body_bytes` long unless a single event makes it so.
+        The batch is of one group, first in first out, of 1 to `max_batch_events` events, and its body within
+        `body.max_bytes` unless a single event makes it longer.
         """
-        if now >= self._grows_at:
-            self.max_body_bytes = min(self._limits.max_batch_bytes, 2 * self.max_body_bytes)
-            at_most = self.max_body_bytes == self._limits.max_batch_bytes
-            self._grows_at = float("inf") if at_most else now + _TEST_INTERVAL
+        self.body.grow(now)
         full = self._first_full()
         aged = self._first_by_age()
         if aged is not None:
@@ -200,7 +180,7 @@ class Groups:
             for fragment in group.fragments:
                 self._count(group, fragment, 1)
         for _seq, group in self._oldest:  # not in the order of the keys, which is another in every process
-            if self._is_full(group):
+            if group.is_full(self._max_events, self.body.max_bytes):
                 group.stands_in_line = True
                 self._full.append(group)
         return queued
@@ -254,11 +234,11 @@ class Groups:
 
     def _cut_from(self, group: Group, trigger: Trigger) -> Batch:
         queue = group.fragments
-        taken, queued_bytes = self._take_from(group)
+        taken, queued_bytes = group.take(self._max_events, self.body.max_bytes)
         events = len(taken)
         if queue and queue[0].closing:
             properties = len(queue[0].closing) - len(group.key.properties)
-            if not taken or group.overhead + queued_bytes + events + properties <= self.max_body_bytes:
+            if not taken or group.overhead + queued_bytes + events + properties <= self.body.max_bytes:
                 taken.append(queue.popleft())
         group.queued_bytes -= queued_bytes + events  # no call in what follows
         if group is not self.usual:
@@ -266,32 +246,11 @@ class Groups:
             self._session_bytes -= queued_bytes
         if group.key is not SESSIONLESS:
             group.away += len(taken)
-        if not group.stands_in_line and queue and self._is_full(group):
+        if not group.stands_in_line and queue and group.is_full(self._max_events, self.body.max_bytes):
             group.stands_in_line = True
             self._full.append(group)
         self._line_up(group)
         return Batch(key=group.key, fragments=tuple(taken), trigger=trigger)
-
-    def _take_from(self, group: Group) -> tuple[list[Fragment], int]:
-        """Take the first events out of a group, as many as a batch may have and its body hold; return them
-        and their bytes.
-        """
-        queue = group.fragments
-        if group is self.usual:  # without closings; mostly all fit, and then no single one needs a look
-            taken = list(itertools.islice(queue, self._max_events))
-            size = sum([len(fragment.data) for fragment in taken])
-            if group.overhead + size + len(taken) <= self.max_body_bytes:
-                for _ in taken:
-                    queue.popleft()
-                return taken, size
-        taken, size = [], 0
-        while queue and len(taken) < self._max_events and not queue[0].closing:
-            length = len(queue[0].data)
-            if taken and group.overhead + size + length + len(taken) + 1 > self.max_body_bytes:
-                break
-            taken.append(queue.popleft())
-            size += length
-        return taken, size
 
     def _count(self, group: Group, fragment: Fragment, sign: int) -> None:
         if not fragment.closing:
@@ -311,16 +270,11 @@ class Groups:
                 if _is_current(*entry):
                     heapq.heappush(self._oldest, entry)
 
-    def _is_full(self, group: Group) -> bool:
-        return (
-            len(group.fragments) >= self._max_events
-            or group.overhead + group.queued_bytes >= self.max_body_bytes
-        )
-
     def _first_full(self) -> Group | None:
         while self._full:
             group = self._full[0]
-            if group.stands_in_line and group.fragments and not group.waits and self._is_full(group):
+            is_full = group.is_full(self._max_events, self.body.max_bytes)
+            if is_full and group.stands_in_line and group.fragments and not group.waits:
                 return group
             group.stands_in_line = False  # it was cut or evicted from meanwhile
             self._full.popleft()

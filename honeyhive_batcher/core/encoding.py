@@ -1,16 +1,10 @@
 """An event becomes JSON bytes, once, whatever it holds.
 
-The fast path is one msgspec encode into a buffer that cannot grow. Only when that fails, for a value
-JSON has no word for, are the failing branches walked (`repair`).
-
-Why a buffer that cannot grow: the encoder notices a cycle only at the interpreter's recursion limit,
-and by then its content has been written a thousand times (CPython 3.11) or ten thousand times (3.13:
-one megabyte in a cycle took 9.7 GB and 15 s). A `bytearray` that a `memoryview` looks at refuses to
-grow, so the encoder stops at the limit instead.
+The usual event takes one msgspec encode into a buffer that cannot grow (`to_json` says why). Only when that
+fails, for a value JSON has no word for, are the failing branches walked (`repair`).
 """
 
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, final
 
 import msgspec
@@ -20,19 +14,16 @@ from honeyhive_batcher.core.cycle import has_cycle
 from honeyhive_batcher.core.fields import is_plain, struct_fields
 from honeyhive_batcher.core.fragment import APPENDED, ID_LENGTH, Fragment, Ids, Repaired
 from honeyhive_batcher.core.model import Admission
-
-NOT_JSON = (msgspec.MsgspecError, ValueError)
-"""What the decoder raises for what is not JSON. Before msgspec 0.20 its errors are no ValueError."""
-FAILURES = (TypeError, *NOT_JSON, RuntimeError, OverflowError, AttributeError)
-"""What the encoder raises for a value it cannot have: odd keys and types, lone surrogates, cycles (their
-RecursionError is a RuntimeError), and what foreign objects raise when their fields are read."""
-
-MAX_ARRAY_ITEMS = 1_000_000
-"""Larger arrays are not turned into lists: that alone would cost gigabytes and seconds."""
+from honeyhive_batcher.core.to_json import (
+    FIRST_GUESS,
+    SLACK,
+    encode_into,
+    encode_within,
+    likely_nulls_in,
+    nonfinite,
+)
 
 _ABSENT = object()
-_SLACK = 64  # the encoder wants a little more room than it fills; 19 bytes were the most seen
-_FIRST_GUESS = 4096
 _TOO_MUCH = 8  # times the room that an event takes: then the next one gets less
 _SMALLEST = 3  # bytes of an object that holds something
 _BRACE, _COMMA, _SPACE = b"{, "
@@ -41,14 +32,6 @@ _ID_MEMBER = len(_ID_OPENING) + ID_LENGTH + 2
 _NEAR = 256
 """How far from its beginning an event is searched for the id that the application gave it. CPython has the
 integers up to here once for all."""
-_nulls_in = re.compile(b"null").findall
-"""Finds every null. It takes two thirds of the time of `data.count(b"null")`."""
-_likely_nulls_in = re.compile(b"ull").findall
-"""Finds every null, and "full" and its like. So many words begin with an n that to look for that as well
-takes a third more time in real texts.
-"""
-_NONFINITE = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]", re.DOTALL)
-# In msgpack, a float whose exponent is all ones: NaN or an infinity. UTF-8 text cannot hold it.
 
 
 class Refusal(Struct, frozen=True, kw_only=True):
@@ -56,81 +39,6 @@ class Refusal(Struct, frozen=True, kw_only=True):
 
     admission: Admission
     message: str
-
-
-def plain(value: Any) -> Any:
-    """Return what stands for a value that msgspec does not know: the encoder's hook.
-
-    Raises:
-        TypeError: Nothing stands for it.
-    """
-    try:
-        if hasattr(value, "model_dump"):  # pydantic and its like
-            return value.model_dump()
-        if hasattr(value, "tolist"):  # numpy scalars and arrays, tensors
-            size: Any = getattr(value, "size", 1)
-            if callable(size):
-                size = value.numel()  # torch
-            if size <= MAX_ARRAY_ITEMS:
-                return value.tolist()
-        elif hasattr(value, "item"):
-            return value.item()
-        elif isinstance(value, str):
-            return str.__str__(value)
-        elif isinstance(value, int):
-            return int(value)
-        elif isinstance(value, float):
-            return float(value)
-        elif isinstance(value, Mapping):
-            return dict(value)
-        elif isinstance(value, Iterable) and not hasattr(value, "__next__"):
-            return list(value)  # an iterator is left alone: reading it would take it from its owner
-        elif value is UNSET:
-            return None
-    except Exception:  # whatever foreign code raises; it is a TypeError to the encoder
-        raise TypeError from None
-    raise TypeError
-
-
-_encode_into = msgspec.json.Encoder(decimal_format="number", enc_hook=plain).encode_into
-_MSGPACK = msgspec.msgpack.Encoder(enc_hook=plain)
-
-
-def encode_within(value: object, max_bytes: int, guess: int = _FIRST_GUESS) -> bytearray | None:
-    """Return the JSON of `value`, or None if it is longer than `max_bytes`. Never holds much more.
-
-    Raises:
-        TypeError, ValueError, RecursionError, OverflowError, AttributeError: see `FAILURES`.
-    """
-    most = max(max_bytes, 0) + _SLACK  # what the defaults take may leave less than nothing
-    room = min(guess, most)
-    while True:
-        buffer = bytearray(room)
-        view = memoryview(buffer)  # while it lives, the buffer cannot grow
-        try:
-            _encode_into(value, buffer)
-        except BufferError:
-            if room == most:
-                return None
-            room = min(8 * room, most)
-            continue
-        finally:
-            del view
-        return buffer if len(buffer) <= max_bytes else None
-
-
-def nonfinite(value: object, data: bytearray, nulls: int) -> int:
-    """Return how many NaN and infinities of `value` became null in `data`, beyond `nulls` known Nones.
-
-    The encoder writes them as null without a word. Counting the nulls is cheap; only where there are
-    more than are explained does a second encode tell.
-
-    Raises:
-        OverflowError: An integer does not fit into 64 bits, so that msgpack cannot tell.
-    """
-    if len(_nulls_in(data)) <= nulls:
-        return 0
-    return len(_NONFINITE.findall(_MSGPACK.encode(value)))
 
 
 @final
@@ -152,9 +60,7 @@ class EventEncoder:
         self._looked_for = ("event_id", "error", *self._names)
         self._ids = ids
         self._repair = repair
-        self._guess = min(
-            _FIRST_GUESS, max_event_bytes + _SLACK
-        )  # room for the next event, by those before it
+        self._guess = min(FIRST_GUESS, max_event_bytes + SLACK)  # room for the next event, by those before it
         # What to append for every combination of absent fields, by bit mask.
         members = [b'"%b":%b,' % (name.encode(), msgspec.json.encode(defaults[name])) for name in self._names]
         self._fillings = [
@@ -194,8 +100,8 @@ class EventEncoder:
         buffer = bytearray(self._guess)
         view = memoryview(buffer)  # while it lives, the buffer cannot grow
         try:
-            _encode_into(event, buffer)
-            is_odd = len(_likely_nulls_in(buffer)) > nulls and nonfinite(event, buffer, nulls) > 0
+            encode_into(event, buffer)
+            is_odd = len(likely_nulls_in(buffer)) > nulls and nonfinite(event, buffer, nulls) > 0
         except (
             Exception
         ):  # too long; or what the encoder cannot have, and what foreign objects raise when read
@@ -238,8 +144,8 @@ class EventEncoder:
         if size + len(filling) + (_ID_MEMBER if event_id is _ABSENT else 0) > self._max_bytes:
             return _too_large(self._max_bytes)
         if size < self._least or size > self._guess:
-            self._guess = min(max(_FIRST_GUESS, 2 * size), self._max_bytes + _SLACK)
-            self._least = _SMALLEST if self._guess <= _FIRST_GUESS else self._guess // _TOO_MUCH
+            self._guess = min(max(FIRST_GUESS, 2 * size), self._max_bytes + SLACK)
+            self._least = _SMALLEST if self._guess <= FIRST_GUESS else self._guess // _TOO_MUCH
         # Into bytes of its own: the buffer has room that nobody uses, and would take it into the queue.
         name: int | str = APPENDED
         if event_id is _ABSENT:

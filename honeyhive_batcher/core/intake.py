@@ -13,7 +13,6 @@ and until then `take` does no more than it must.
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from types import TracebackType
 from typing import final
 
 import msgspec
@@ -21,6 +20,7 @@ import msgspec
 from honeyhive_batcher.config import BatchLimits, QueueLimits
 from honeyhive_batcher.core import wire
 from honeyhive_batcher.core.batching import EVERYTHING, Groups
+from honeyhive_batcher.core.change import Change
 from honeyhive_batcher.core.fragment import SESSIONLESS, Fragment, GroupKey
 from honeyhive_batcher.core.ledger import Barrier, Ledger, Statistics
 from honeyhive_batcher.core.model import Admission, Batch, DropReason, Fate, Settlement
@@ -33,21 +33,6 @@ _SAME_INSTANT = 0.001
 
 def _nobody() -> None:
     """Wake nobody: there is no worker yet."""
-
-
-class _Change:
-    """What `with` is for, beside the lock, when more than the end of a queue may change."""
-
-    def __init__(self, begin: Callable[[], None], end: Callable[[], None]) -> None:
-        self._begin, self._end = begin, end
-
-    def __enter__(self) -> None:
-        self._begin()
-
-    def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
-        self._end()
 
 
 @final
@@ -82,7 +67,7 @@ class Intake:
         # the event of this place fills a batch.
         self._free_through = self._free_bytes = self._fills_at = 0
         self._usual = self._groups.usual
-        self._change = _Change(self._begin_change, self._end_change)
+        self._change = Change(self._begin_change, self._end_change)
 
     def take(self, fragment: Fragment) -> bool:
         """Take an event without a session, if that changes nothing but the end of its queue, or fills a batch
@@ -222,9 +207,9 @@ class Intake:
             self._groups.put_back(closing)
 
     def limit_body(self, max_bytes: int, now: float) -> None:
-        """See `Groups.limit_body`."""
+        """See `BodyLimit.lower`."""
         with self._lock, self._change:
-            self._groups.limit_body(max_bytes, now)
+            self._groups.body.lower(max_bytes, now)
 
     def settle(self, fragments: Sequence[Fragment], fate: Fate, reason: DropReason | None = None) -> None:
         """Give fragments of one group, cut before, their fate, and return their capacity."""

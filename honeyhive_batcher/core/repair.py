@@ -13,8 +13,8 @@ import msgspec
 from msgspec import Raw, Struct
 
 from honeyhive_batcher.core.cycle import MAX_VISITS, has_cycle
-from honeyhive_batcher.core.encoding import FAILURES, NOT_JSON, encode_within, nonfinite, plain
 from honeyhive_batcher.core.fields import field_names, struct_fields
+from honeyhive_batcher.core.to_json import FAILURES, NOT_JSON, encode_within, nonfinite, plain
 
 MAX_DEPTH = 200
 """Levels that a repaired branch keeps; real events stay below 64."""

@@ -50,7 +50,7 @@ class Invocation:
 
     async def _end(self) -> None:
         try:
-            await self._lifecycle.flush(self._timeout)
+            await self._lifecycle.callers.flush(self._timeout)
         finally:
             self._lifecycle.invocations -= 1
             if not self._lifecycle.invocations:

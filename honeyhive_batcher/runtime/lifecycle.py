@@ -5,12 +5,11 @@ module level serves one `asyncio.run` after another.
 """
 
 import asyncio
-import contextlib
 import logging
 import math
 import threading
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import final
 
 import anyio
@@ -18,26 +17,17 @@ import anyio
 from honeyhive_batcher.config import Config
 from honeyhive_batcher.core.engine import Engine
 from honeyhive_batcher.core.intake import Intake
-from honeyhive_batcher.core.model import Admission, Attempt, Phase
+from honeyhive_batcher.core.model import Attempt, Phase
 from honeyhive_batcher.errors import BatcherError
 from honeyhive_batcher.hooks import Hooks
 from honeyhive_batcher.runtime.callbacks import Callbacks
+from honeyhive_batcher.runtime.callers import Callers
 from honeyhive_batcher.runtime.ending import at_end
-from honeyhive_batcher.runtime.flush_result import FlushResult
 from honeyhive_batcher.runtime.fork import keep_for_ever
 from honeyhive_batcher.runtime.reporter import Reporter, say
 from honeyhive_batcher.runtime.seams import Seams
 from honeyhive_batcher.runtime.unstarted import Unstarted
-from honeyhive_batcher.runtime.waiting import (
-    LONGEST,
-    LOOK,
-    Line,
-    Vigil,
-    Waiters,
-    call_in,
-    patience,
-    running_loop,
-)
+from honeyhive_batcher.runtime.waiting import LONGEST, LOOK, Vigil, call_in
 from honeyhive_batcher.runtime.worker import Worker
 
 
@@ -54,11 +44,14 @@ class Lifecycle:
         self._callbacks = Callbacks(hooks, self._intake)
         self._seams = seams
         self._reporter = Reporter(config.endpoint.base_url)
-        self._progress = Waiters()
-        self.room = Line()
         self._engine: Engine | None = None
         self._worker: Worker | None = None
-        self._turns = 0  # of the worker, at the last look
+        self.callers = Callers(
+            self.intake,
+            lambda: self._worker,
+            patience=config.shutdown.shutdown_timeout,
+            clock=seams.clock,
+        )
         self._is_owed_a_close = False  # it was started, and nobody has closed it since
         self.invocations = 0
         """How many are under way; see `Invocation`."""
@@ -101,55 +94,6 @@ class Lifecycle:
         # If not open, it was closed meanwhile.
         self._is_owed_a_close = is_owed_a_close and worker.engine.phase is Phase.OPEN
 
-    async def flush(self, timeout: float | None) -> FlushResult:
-        """See `Batcher.flush`."""
-        barrier = self._intake.raise_barrier()
-        with contextlib.suppress(TimeoutError):
-            try:
-                async with asyncio.timeout(patience(timeout)):
-                    while True:
-                        waiter = self._progress.register()  # before the look, so that no release is missed
-                        try:
-                            if not barrier.held or self._is_stalled():
-                                break
-                            await self._released(waiter)
-                        finally:
-                            self._progress.forget(waiter)
-            finally:
-                self._intake.lower_barrier(barrier)
-        return FlushResult.of(barrier)
-
-    def as_it_is(self) -> FlushResult:
-        """Return what a flush that does not wait has to say."""
-        barrier = self._intake.raise_barrier()
-        self._intake.lower_barrier(barrier)
-        return FlushResult.of(barrier)
-
-    async def wait_for_room(self, admit: Callable[[], Admission], timeout: float | None) -> Admission:
-        """Try `admit` whenever there may be room, until it answers anything but QUEUE_FULL.
-
-        Raises:
-            TimeoutError: There was no room in time, or the event loop that would have made it has ended.
-        """
-        timeout = patience(timeout)
-        vigil: Vigil | None = None
-        place = self.room.join()
-        try:
-            async with asyncio.timeout(timeout):
-                while True:
-                    waiter = place.renew()
-                    if self.room.is_first(place):
-                        admission = admit()  # after renewing: room that comes from now on is noticed
-                        if admission is not Admission.QUEUE_FULL:
-                            return admission
-                    if timeout is None:
-                        vigil = self._vigil(vigil)
-                        if vigil is not None and vigil.is_over():
-                            raise TimeoutError("the batcher's event loop has ended: nobody makes room")
-                    await self._released(waiter)
-        finally:
-            self.room.leave(place)
-
     async def aclose(self, timeout: float | None) -> None:
         """See `Batcher.aclose`."""
         self._is_owed_a_close = False
@@ -173,12 +117,6 @@ class Lifecycle:
         if was_cancelled:
             raise asyncio.CancelledError
 
-    def has_turned(self) -> bool:
-        """Whether the running loop surely had a turn since this was last asked."""
-        worker, before = self._worker, self._turns
-        self._turns = 0 if worker is None or worker.loop is not running_loop() else worker.turns
-        return self._turns > before
-
     def abandon(self) -> None:
         """Close, and settle what is held, unless it runs in some loop."""
         self._abandon()
@@ -196,7 +134,7 @@ class Lifecycle:
         vigil = Vigil(worker.loop, timeout, self._seams.clock)
         call_in(worker.loop, worker.drain, timeout)
         while True:
-            waiter = self._progress.register()
+            waiter = self.callers.progress.register()
             try:
                 if worker.has_ended or self._worker is not worker:
                     break
@@ -207,7 +145,7 @@ class Lifecycle:
             except asyncio.CancelledError:
                 was_cancelled = True
             finally:
-                self._progress.forget(waiter)
+                self.callers.progress.forget(waiter)
         return was_cancelled
 
     def forget(self, batcher: object) -> None:
@@ -273,8 +211,8 @@ class Lifecycle:
             self._seams.transport(self._config),
             callbacks=self._callbacks,
             reporter=self._reporter,
-            progress=self._progress,
-            room=self.room,
+            progress=self.callers.progress,
+            room=self.callers.room,
             shutdown_timeout=self._config.shutdown.shutdown_timeout,
             clock=self._seams.clock,
             cost=self._hooks.cost,
@@ -296,30 +234,7 @@ class Lifecycle:
 
     def _running_worker(self) -> Worker | None:
         """Return the worker if there is one and its loop turns."""
-        worker = self._present_worker()
-        return None if worker is None or worker.task is None else worker
-
-    def _is_stalled(self) -> bool:
-        worker = self._running_worker()
-        return worker is None or worker.is_stalled
-
-    async def _released(self, waiter: asyncio.Future[None]) -> None:
-        """Wait until the waiter is released, or for a while: a worker in another loop, whose loop is
-        stopped or closed, can tell nobody.
-        """
-        if self._worker is None or self._worker.loop is asyncio.get_running_loop():
-            await waiter
-        else:
-            await asyncio.wait((waiter,), timeout=LOOK)
-
-    def _vigil(self, vigil: Vigil | None) -> Vigil | None:
-        """Return the watch over the loop of the present run, if that is another one and has not ended."""
-        worker = self._worker
-        if worker is None or worker.has_ended or worker.loop is asyncio.get_running_loop():
-            return None
-        if vigil is not None and vigil.loop is worker.loop:
-            return vigil
-        return Vigil(worker.loop, self._config.shutdown.shutdown_timeout, self._seams.clock)
+        return self._worker if self._worker is not None and self._worker.is_running else None
 
     def _abandon(self) -> None:
         """Settle what is held without a worker: there never was one, or its loop is gone."""
@@ -334,6 +249,6 @@ class Lifecycle:
                 return
             before = self._intake.statistics()
             self._engine.abandon()
-        self._progress.release_all()
-        self.room.release_one()
+        self.callers.progress.release_all()
+        self.callers.room.release_one()
         self._reporter.closed(before, self._intake.ledger, self._seams.clock())

@@ -71,9 +71,8 @@ class Worker:
         self._failure: Exception | None = None
         self._was_interrupted = False
         self._has_let_go = False
-        self._is_retired = False
-        self.turns = 0
-        """How often it has looked for work: its loop has turned at least as often."""
+        self.is_retired = False  # whether the engine was left to another worker
+        self.turns = 0  # how often it has looked for work: its loop has turned at least as often
         self.task: asyncio.Task[None] | None = None
         self.begun = self.loop.create_future()
         """Done when `start` is: it runs, or never will."""
@@ -128,6 +127,11 @@ class Worker:
         task = self.task
         return task is not None and task.done() and not task.cancelled() and task.exception() is None
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it was begun and has not ended, and its loop turns. From any thread."""
+        return self.task is not None and not self.has_ended and self.loop.is_running()
+
     async def ended(self) -> bool:
         """Wait for the end of the run whoever cancels the caller; return whether somebody did."""
         was_cancelled = False
@@ -142,7 +146,7 @@ class Worker:
 
         Called again it can only bring the end nearer. In the worker's own thread.
         """
-        if self._is_retired:
+        if self.is_retired:
             return
         deadline = self._clock() + timeout
         if self._deadline is None:
@@ -156,8 +160,8 @@ class Worker:
         """Leave the engine to another worker: should this one's loop ever move again, it does nothing, and no
         reply will come to anything in flight.
         """
-        if not self._is_retired:
-            self._is_retired = True
+        if not self.is_retired:
+            self.is_retired = True
             self._sends.take_back()
             for attempt, began_at in list(self.engine.in_flight.items()):
                 # As if at once: the time in which nobody could try again counts for nothing.
@@ -166,11 +170,6 @@ class Worker:
             _running.discard(self)
             self._transport.abandon()
             self._pricing.close()
-
-    @property
-    def is_retired(self) -> bool:
-        """Whether the engine was left to another worker."""
-        return self._is_retired
 
     async def rest(self) -> None:
         """End the run, and leave what is held to the next one. In the worker's own loop."""
@@ -181,7 +180,7 @@ class Worker:
 
     def after_fork(self) -> None:
         """Leave everything to the parent, in a child of it."""
-        self._is_retired = True
+        self.is_retired = True
         _running.discard(self)
         keep_for_ever((self.loop, self.task, self._sends, self._transport))
         self._transport = Nowhere()
@@ -190,13 +189,13 @@ class Worker:
     @property
     def is_stalled(self) -> bool:
         """Whether waiting for progress is in vain: the run is over, or a setting is wrong."""
-        return self._is_retired or self.engine.phase is Phase.CLOSED or self.engine.is_stalled
+        return self.is_retired or self.engine.phase is Phase.CLOSED or self.engine.is_stalled
 
     async def _run(self) -> None:
         try:
             if self._was_interrupted:
                 self._reclaim()
-            while not self._is_retired and not self._is_over():
+            while not self.is_retired and not self._is_over():
                 self.turns += 1
                 self._alarm.set()  # what happens from here on cuts the sleep short
                 for attempt in self.engine.poll(self._clock()):
@@ -209,11 +208,11 @@ class Worker:
                 except asyncio.CancelledError:
                     # Somebody cancels all tasks: `asyncio.run` at its end, a server at its second
                     # Ctrl-C. What is held gets its bounded chance all the same.
-                    if not self._is_retired:
+                    if not self.is_retired:
                         self.drain(self._shutdown_timeout)
         except Exception as error:  # our own bug; promise 1 says what follows, and in which order
             self._failure = error
-        if not self._is_retired:
+        if not self.is_retired:
             self._end()
         self._sends.cancel()
         while not self._has_let_go:  # a task that is cancelled before its first step never runs
@@ -221,7 +220,7 @@ class Worker:
 
     def _reclaim(self) -> None:
         """Have given out again what the engine gave out and an interruption kept from being begun."""
-        if self._is_retired:
+        if self.is_retired:
             return
         self.engine.recover()
         for attempt in list(self.engine.in_flight):
@@ -248,7 +247,7 @@ class Worker:
         return min((instant for instant in instants if instant is not None), default=None)
 
     def _complete(self, attempt: Attempt, reply: Reply) -> None:
-        if self._is_retired or attempt not in self.engine.in_flight:
+        if self.is_retired or attempt not in self.engine.in_flight:
             return  # it is settled, or was taken over; or an interruption has this told twice
         delivered = self._intake.ledger.delivered
         try:

@@ -160,7 +160,7 @@ def test_what_was_cut_fills_its_group_no_more() -> None:
 def test_an_event_that_alone_is_larger_than_a_body_is_cut_alone() -> None:
     """A server may have taught us a smaller body than the settings allow."""
     queue = Queue(size=2000)
-    queue.groups.max_body_bytes = 100
+    queue.groups.body.max_bytes = 100
     for _ in range(3):
         queue.add(data=b"x" * 200)
     queue.add(data=b"x")
@@ -173,7 +173,7 @@ def test_a_body_that_was_learned_to_be_too_large_is_not_cut_again(limit: int, ev
     queue = Queue(size=2000)
     for _ in range(4):
         queue.add(data=b"x" * 50)
-    queue.groups.max_body_bytes = limit
+    queue.groups.body.max_bytes = limit
     queue.flush()
     batches = queue.cut_all()
     assert {len(batch.fragments) for batch in batches} == {events}

@@ -26,13 +26,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import UNSET
 
-from honeyhive_batcher.core import encoding
+from honeyhive_batcher.core import encoding, to_json
 from honeyhive_batcher.core.cycle import MAX_VISITS, has_cycle
-from honeyhive_batcher.core.encoding import MAX_ARRAY_ITEMS, EventEncoder, Refusal, encode_within, nonfinite
+from honeyhive_batcher.core.encoding import EventEncoder, Refusal
 from honeyhive_batcher.core.fields import is_plain
 from honeyhive_batcher.core.fragment import Fragment, Repaired
 from honeyhive_batcher.core.model import Admission
 from honeyhive_batcher.core.repair import repair
+from honeyhive_batcher.core.to_json import MAX_ARRAY_ITEMS, encode_within, nonfinite
 from honeyhive_batcher.events import ModelEvent
 from tests.fakes import NEW_ID, FixedIds
 
@@ -258,7 +259,7 @@ def test_an_event_whose_only_null_is_its_error_is_encoded_once(
     def no_repair(value: object, max_bytes: int) -> tuple[None, int]:
         raise AssertionError
 
-    monkeypatch.setattr(encoding, "_MSGPACK", None)
+    monkeypatch.setattr(to_json, "_MSGPACK", None)
     once = EventEncoder(max_event_bytes=1000, defaults={}, ids=FixedIds(), repair=no_repair)
     assert isinstance(once.encode(event), Fragment)
 
@@ -705,7 +706,8 @@ class Rooms:
 @pytest.fixture
 def rooms(monkeypatch: pytest.MonkeyPatch) -> Rooms:
     rooms = Rooms()
-    monkeypatch.setattr(encoding, "_encode_into", rooms.encode_into)
+    for module in (encoding, to_json):
+        monkeypatch.setattr(module, "encode_into", rooms.encode_into)
     return rooms
 
 

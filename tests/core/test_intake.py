@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from honeyhive_batcher.config import BatchLimits, QueueLimits
 from honeyhive_batcher.core.batching import Groups
+from honeyhive_batcher.core.body_limit import BodyLimit
 from honeyhive_batcher.core.fragment import SESSIONLESS, Closing, Fragment, GroupKey, Repaired
 from honeyhive_batcher.core.intake import Intake
 from honeyhive_batcher.core.ledger import Ledger, Statistics
@@ -963,7 +964,7 @@ def play(queue: Intake, key: GroupKey) -> int:
 
 
 def test_the_numbers_and_the_groups_are_touched_with_the_lock_only() -> None:
-    guarded = {inspect.getfile(each) for each in (Ledger, Groups)}
+    guarded = {inspect.getfile(each) for each in (Ledger, Groups, BodyLimit)}
     touched: set[str] = set()
     without: set[str] = set()
 
@@ -986,7 +987,7 @@ def test_the_numbers_and_the_groups_are_touched_with_the_lock_only() -> None:
         finally:
             sys.setprofile(None)
     assert without == set()
-    assert touched >= {"accept", "add", "cut", "evict", "limit_body", "lower_barrier", "put_back"}
+    assert touched >= {"accept", "add", "cut", "evict", "lower", "lower_barrier", "put_back"}
     assert touched >= {"raise_barrier", "refuse", "ripe_at", "settle", "statistics", "take_settlements"}
 
 

@@ -91,19 +91,22 @@ def test_with_nothing_astray_the_books_close_without_a_word() -> None:
     assert (now.accepted, now.unconfirmed, now.callback_errors) == (0, 0, 0)
 
 
-@pytest.mark.parametrize("place", ["_line_up", "_is_full"])
+@pytest.mark.parametrize("place", ["_line_up", "is_full"])
 def test_after_a_cut_that_was_interrupted_the_rest_is_cut_in_order(place: str) -> None:
     rig = Rig(max_batch_events=2)
     rig.push(*"abcdefg")
-    with mock.patch.object(Groups, place, strikes), pytest.raises(KeyboardInterrupt):
+    with (
+        mock.patch.object(Group if place == "is_full" else Groups, place, strikes),
+        pytest.raises(KeyboardInterrupt),
+    ):
         rig.engine.poll(10.0)
     rig.engine.recover()
     rig.now = 10.0
     rig.serve(healthy)
     rest = [("c", "d"), ("e", "f"), ("g",)]
-    assert [sent.ids for sent in rig.sent] == ([("a", "b"), *rest] if place == "_is_full" else rest)
+    assert [sent.ids for sent in rig.sent] == ([("a", "b"), *rest] if place == "is_full" else rest)
     rig.engine.abandon()
-    assert rig.statistics.unconfirmed == (0 if place == "_is_full" else 2)
+    assert rig.statistics.unconfirmed == (0 if place == "is_full" else 2)
     assert rig.statistics.held == 0
 
 

@@ -201,7 +201,7 @@ async def test_who_flushes_leaves_nothing_behind() -> None:
     await batcher.start()
     for _ in range(3):
         await batcher.flush(timeout=1)
-    assert batcher._lifecycle._progress._waiting == {}
+    assert batcher._lifecycle.callers.progress._waiting == {}
     await batcher.aclose(timeout=0)
 
 
