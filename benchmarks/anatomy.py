@@ -6,7 +6,6 @@ them. What the steps of a call do not explain are the calls between them, which 
 
 import asyncio
 import logging
-import re
 import statistics
 import sys
 import threading
@@ -23,12 +22,11 @@ from benchmarks.floor import Floor
 from benchmarks.report import Column, Report, Table
 from honeyhive_batcher import Batcher
 from honeyhive_batcher.config import BatchLimits, QueueLimits
-from honeyhive_batcher.core.batching import Groups
 from honeyhive_batcher.core.encoding import EventEncoder
 from honeyhive_batcher.core.fragment import APPENDED, SESSIONLESS, Fragment
 from honeyhive_batcher.core.intake import Intake
-from honeyhive_batcher.core.ledger import Ledger
 from honeyhive_batcher.core.repair import repair
+from honeyhive_batcher.core.to_json import likely_nulls_in
 from honeyhive_batcher.runtime.ids import ids
 
 _BLOCK = 200
@@ -42,15 +40,14 @@ def _steps(batcher: Batcher) -> dict[str, Step]:
     """Return the steps, those that are part of another one below it and indented."""
     encode = msgspec.json.Encoder().encode
     encode_into = msgspec.json.Encoder().encode_into
-    nulls = re.compile(b"null").findall
+    nulls = likely_nulls_in
     lock = threading.RLock()
     written = bytearray(encode(make_event(0)))
     encoder = EventEncoder(max_event_bytes=_AMPLE, defaults={}, ids=ids, repair=repair)
     queue = QueueLimits(max_queue_events=_AMPLE, max_queue_bytes=_AMPLE)
     intake = Intake(queue, BatchLimits())
-    ledger = Ledger(max_events=_AMPLE, max_bytes=_AMPLE)
-    groups = Groups(BatchLimits())
     data = bytes(written)
+    intake.admit(Fragment(data, APPENDED), SESSIONLESS, 0.0)  # those that follow come behind another
 
     def bounded(event: dict[str, Any]) -> None:
         buffer = bytearray(_ROOM)
@@ -72,10 +69,8 @@ def _steps(batcher: Batcher) -> dict[str, Step]:
         "-- an id": lambda _: ids.next(),
         "-- join event and id": lambda _: b"".join((written, b'"event_id":"', b"0" * 36, b'"}')),
         "-- a fragment": lambda _: Fragment(data, APPENDED),
-        "- admission": lambda _: intake.admit(Fragment(data, APPENDED), SESSIONLESS, 0.0),
+        "- admission": lambda _: intake.take(Fragment(data, APPENDED)),
         "-- the lock": locked,
-        "-- the ledger": lambda _: ledger.accept(len(data)),
-        "-- the group": lambda _: groups.add(Fragment(data, APPENDED)),
     }
 
 

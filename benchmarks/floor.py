@@ -4,7 +4,6 @@ An encode that stops at a bound, a look for numbers that became null, an id, and
 events and bytes are bounded and whose numbers are true, from any thread. None of Python's own calls between.
 """
 
-import re
 import threading
 import time
 from collections import deque
@@ -14,6 +13,7 @@ from typing import Any
 import msgspec
 
 from honeyhive_batcher.core.fragment import APPENDED, Fragment
+from honeyhive_batcher.core.to_json import likely_nulls_in
 from honeyhive_batcher.runtime.ids import ids
 
 _ROOM = 4096
@@ -32,7 +32,7 @@ class Floor:
 
     def _push(self, max_events: int, max_bytes: int) -> Callable[[dict[str, Any]], bool]:
         encode_into = msgspec.json.Encoder().encode_into
-        nulls = re.compile(b"null").findall
+        nulls = likely_nulls_in
         make_id, clock = ids.next, time.monotonic
         queue, lock = self.queue, self.lock
 
