@@ -30,7 +30,7 @@ from honeyhive_batcher.session import Session, Sessions, bound_session, current
 from honeyhive_batcher.settings import Options
 from honeyhive_batcher.unfinished import tell_unfinished
 
-_PUTS_PER_TURN = 64
+_PUTS_PER_TURN = 100
 # Looked up here: in CPython 3.11 that is a call, see `push`.
 _STRANGE = Admission.NOT_AN_EVENT
 _CLOSED = Admission.CLOSED

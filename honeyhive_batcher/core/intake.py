@@ -21,6 +21,7 @@ from honeyhive_batcher.config import BatchLimits, QueueLimits
 from honeyhive_batcher.core import wire
 from honeyhive_batcher.core.batching import EVERYTHING, Groups
 from honeyhive_batcher.core.change import Change
+from honeyhive_batcher.core.eviction import charged, made_room
 from honeyhive_batcher.core.fragment import SESSIONLESS, Fragment, GroupKey
 from honeyhive_batcher.core.ledger import Barrier, Ledger, Statistics
 from honeyhive_batcher.core.model import Admission, Batch, DropReason, Fate, Settlement
@@ -134,45 +135,20 @@ class Intake:
 
         Refusals are counted, except a full queue when the caller is going to `wait` for room.
         """
-        size = len(fragment.data)
         with self._lock:
             interrupts, self._is_busy = self._is_busy, True
-            self._free_through = 0
+            free_through, self._free_through = self._free_through, 0
+            has_changed = True  # what `take` goes by
             try:
-                if not self.is_open:
-                    return self._refused(Admission.CLOSED)
-                fits = fragment.closing or size + wire.overhead(key) <= self._max_batch_bytes
-                size += len(fragment.closing)
-                charge = self._charge(key, size)
-                if not fits or not self.ledger.could_hold(charge):
-                    return self._refused(Admission.TOO_LARGE)
-                news = self._owes_a_wake
-                seq = self.ledger.accept(charge)
-                if not seq and not interrupts and self._made_room(key, size):
-                    news |= self.is_told or len(self.ledger.settlements) == 1  # somebody is to be told
-                    self.is_told = False
-                    charge = self._charge(key, size)  # its group may have vanished with what was evicted
-                    seq = self.ledger.accept(charge)
-                if not seq:
-                    return Admission.QUEUE_FULL if wait else self._refused(Admission.QUEUE_FULL)
-                if not 0.0 <= now - self._instant < _SAME_INSTANT:
-                    self._instant = now
-                fragment.key = key
-                fragment.seq = seq
-                fragment.accepted_at = self._instant
-                try:  # no call before this line: a Ctrl-C may come with any
-                    news |= self._groups.add(fragment, charge - size)
-                except BaseException:  # no memory, too near the recursion limit, a Ctrl-C
-                    if self._groups.finish(fragment):
-                        self._owes_a_wake = True
-                    else:
-                        self.ledger.take_back(charge)
-                    raise
-                if fragment.repairs:
-                    self.ledger.repaired += fragment.repairs
+                admission, news = self._admit(fragment, key, now, interrupts=interrupts)
+                has_changed = self._evicts or (key is SESSIONLESS and admission is _ACCEPTED)
+                if admission is not _ACCEPTED and not (wait and admission is Admission.QUEUE_FULL):
+                    return self._refused(admission)
             finally:
                 self._is_busy = interrupts
-                if not interrupts:
+                if not has_changed and not self._owes_a_wake:
+                    self._free_through = free_through
+                elif not interrupts:
                     try:
                         self._look_ahead()
                     except RecursionError:  # what is done is done: the next one has a look, too
@@ -183,7 +159,48 @@ class Intake:
                 self._owes_a_wake = self.is_unattended
             except RecursionError:  # the event is in the queue all the same: let the next one do it
                 self._owes_a_wake, self._free_through = True, 0
-        return _ACCEPTED
+        return admission
+
+    def _admit(
+        self, fragment: Fragment, key: GroupKey, now: float, *, interrupts: bool
+    ) -> tuple[Admission, bool]:
+        """Return what `admit` has to say, and whether it has to wake the worker."""
+        if not self.is_open:
+            return Admission.CLOSED, False
+        size = len(fragment.data) + len(fragment.closing)
+        fits = fragment.closing or size + wire.overhead(key) <= self._max_batch_bytes
+        charge = charged(
+            self._groups, key, size
+        )  # calls deeper than what follows, so that there is room for that
+        if not fits or not self.ledger.could_hold(charge):
+            return Admission.TOO_LARGE, False
+        news = self._owes_a_wake
+        seq = self.ledger.accept(charge)
+        if not seq and self._evicts and not interrupts and made_room(self.ledger, self._groups, key, size):
+            news |= self.is_told or len(self.ledger.settlements) == 1  # somebody is to be told
+            self.is_told = False
+            charge = charged(self._groups, key, size)  # its group may have vanished with what was evicted
+            seq = self.ledger.accept(charge)
+        if not seq:
+            return Admission.QUEUE_FULL, False
+        if not 0.0 <= now - self._instant < _SAME_INSTANT:
+            self._instant = now
+        if key is not SESSIONLESS:
+            self._fills_at += 1  # one place in the order less for those that fill a batch without a session
+        fragment.key = key
+        fragment.seq = seq
+        fragment.accepted_at = self._instant
+        try:  # no call before this line: a Ctrl-C may come with any
+            news |= self._groups.add(fragment, charge - size)
+        except BaseException:  # no memory, a Ctrl-C
+            if self._groups.finish(fragment):
+                self._owes_a_wake = True
+            else:
+                self.ledger.take_back(charge)
+            raise
+        if fragment.repairs:
+            self.ledger.repaired += fragment.repairs
+        return _ACCEPTED, news
 
     def refuse(self, admission: Admission) -> Admission:
         """Count an event that was refused before it came to the queue."""
@@ -279,22 +296,3 @@ class Intake:
             except RecursionError:
                 self._owes_a_wake, self._free_through = True, 0
         return admission
-
-    def _charge(self, key: GroupKey, size: int) -> int:
-        """Return what an event takes of the bound: its size, and for the first of a group its properties."""
-        return size if key is SESSIONLESS or self._groups.knows(key) else size + len(key.properties)
-
-    def _made_room(self, key: GroupKey, size: int) -> bool:
-        """Evict as many of the oldest queued events as it takes; none if that would not be enough."""
-        ledger, groups = self.ledger, self._groups
-        most = self._charge(key, size) - groups.queued_bytes
-        if not self._evicts or not ledger.has_room(1 - groups.queued_events, most):
-            return False
-        while not ledger.has_room(1, self._charge(key, size)):
-            evicted = groups.evict()
-            if evicted is None:
-                return False
-            ledger.settle((evicted,), Fate.DROPPED, DropReason.EVICTED)
-            returned = groups.evicted(evicted.key)
-            ledger.held_bytes -= returned
-        return True
