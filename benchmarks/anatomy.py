@@ -1,7 +1,8 @@
-"""Where the time of a push goes: what each of its steps costs by itself, in nanoseconds and in encodes.
+"""Where the time of a push goes: what each of its steps costs by itself, in time and in bytecodes.
 
 `python -m benchmarks.anatomy`. All steps take turns, so that a slow moment of the machine is one of all of
-them. What the steps of a call do not explain are the calls between them, which are Python's own.
+them. What the steps of a call do not explain are Python's own bytecodes between them; how many there are does
+not depend on the machine, only on the version of CPython.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import msgspec
@@ -47,13 +49,17 @@ def _steps(batcher: Batcher) -> dict[str, Step]:
     queue = QueueLimits(max_queue_events=_AMPLE, max_queue_bytes=_AMPLE)
     intake = Intake(queue, BatchLimits())
     data = bytes(written)
-    intake.admit(Fragment(data, APPENDED), SESSIONLESS, 0.0)  # those that follow come behind another
 
     def bounded(event: dict[str, Any]) -> None:
         buffer = bytearray(_ROOM)
         view = memoryview(buffer)  # keeps it from growing
         encode_into(event, buffer)
         del view
+
+    def admitted(_: dict[str, Any]) -> None:
+        fragment = Fragment(data, APPENDED)
+        if not intake.take(fragment):
+            intake.admit(fragment, SESSIONLESS, 0.0)
 
     def locked(_: dict[str, Any]) -> None:
         with lock:
@@ -69,18 +75,25 @@ def _steps(batcher: Batcher) -> dict[str, Step]:
         "-- an id": lambda _: ids.next(),
         "-- join event and id": lambda _: b"".join((written, b'"event_id":"', b"0" * 36, b'"}')),
         "-- a fragment": lambda _: Fragment(data, APPENDED),
-        "- admission": lambda _: intake.take(Fragment(data, APPENDED)),
+        "- admission": admitted,
         "-- the lock": locked,
     }
 
 
-def step_costs(rounds: int) -> dict[str, float]:
+class Cost(msgspec.Struct, frozen=True):
+    """What a step takes."""
+
+    ns: float
+    bytecodes: int
+
+
+def step_costs(rounds: int) -> dict[str, Cost]:
     """Return the median nanoseconds of each step, less those of a call; in a process of its own."""
     logging.getLogger("honeyhive_batcher").setLevel(logging.ERROR)
     return asyncio.run(_step_costs(rounds))
 
 
-async def _step_costs(rounds: int) -> dict[str, float]:
+async def _step_costs(rounds: int) -> dict[str, Cost]:
     async with Batcher(test_mode=True, max_queue_bytes=2**30) as batcher:
         steps = {"nothing": lambda _: None, **_steps(batcher)}
         taken: dict[str, list[float]] = {name: [] for name in steps}
@@ -92,19 +105,44 @@ async def _step_costs(rounds: int) -> dict[str, float]:
                     step(event)
                 taken[name].append((time.perf_counter_ns() - began) / _BLOCK)
             await batcher.flush()
-    costs = {name: statistics.median(each) for name, each in taken.items()}
-    nothing = costs.pop("nothing")
-    return {name: cost - nothing for name, cost in costs.items()}
+        await batcher.put(make_event(0))  # what is counted comes behind another
+        counts = {name: _bytecodes_of(step, make_event(0)) for name, step in steps.items()}
+    nothing = statistics.median(taken["nothing"])
+    return {
+        name: Cost(statistics.median(taken[name]) - nothing, counts[name])
+        for name in steps
+        if name != "nothing"
+    }
+
+
+def _bytecodes_of(step: Step, event: dict[str, Any]) -> int:
+    """Return how many instructions of Python's interpreter a call takes, apart from what C does."""
+    count = 0
+
+    def trace(frame: FrameType, kind: str, _: object) -> Any:
+        nonlocal count
+        frame.f_trace_opcodes = True
+        count += kind == "opcode"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        step(event)
+    finally:
+        sys.settrace(before)
+    return count
 
 
 def measure(plan: Plan) -> Report:
     """Return the table of the steps."""
     runs = [alone(step_costs, plan.size(100, 5)) for _ in range(plan.turns(3))]
-    table = Table("Where a push goes", [Column("step"), Column("ns", ",.0f"), Column("encodes")])
-    for name in runs[0]:
-        cost = statistics.median(run[name] for run in runs)
-        ratio = statistics.median(run[name] / run["one encode"] for run in runs)
-        table.rows.append([name, cost, ratio])
+    columns = [Column("step"), Column("ns", ",.0f"), Column("encodes"), Column("bytecodes", ",")]
+    table = Table("Where a push goes", columns)
+    for name, cost in runs[0].items():
+        ns = statistics.median(run[name].ns for run in runs)
+        ratio = statistics.median(run[name].ns / run["one encode"].ns for run in runs)
+        table.rows.append([name, ns, ratio, cost.bytecodes])
     return Report("anatomy", [table])
 
 

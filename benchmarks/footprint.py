@@ -44,7 +44,12 @@ def _single(plan: Plan, url: str, figures: dict[str, float]) -> Table:
     figures["longest turn, ms"] = statistics.median(turns) * 1e3
     figures["longest turn, p99, ms"] = percentile(turns, 0.99) * 1e3
 
-    modules = {"the package": "honeyhive_batcher", "aiohttp": "aiohttp", "both": "honeyhive_batcher, aiohttp"}
+    modules = {
+        "asyncio and msgspec": "asyncio, msgspec",
+        "the package": "honeyhive_batcher",
+        "aiohttp": "aiohttp",
+        "both": "honeyhive_batcher, aiohttp",
+    }
     for label, module in modules.items():
         statement = f"import {module}"
         pairs = [(_seconds(statement), _seconds("pass")) for _ in range(plan.size(15, 3))]

@@ -123,7 +123,24 @@ def measure(plan: Plan) -> Report:
             )
             if case == CASES[0] and size == DOCUMENTED:
                 report.figures = {"median": float(cells[2]), "p99": float(cells[4])}
+                table.notes.append(_what_the_dear_ones_are(runs))
     return report
+
+
+def _what_the_dear_ones_are(runs: list[Cost]) -> str:
+    """Say what the first and the last push of a block take: they are those beyond the 98th percentile."""
+    units = [statistics.median(run.encodes) - run.overhead for run in runs]
+
+    def in_encodes(pick: Callable[[Cost], list[int]]) -> str:
+        costs = [statistics.median(pick(run)) - run.overhead for run in runs]
+        return f"{statistics.median(cost / unit for cost, unit in zip(costs, units, strict=True)):.2f}"
+
+    return (
+        f"1 KB, dict: of {_BLOCK} pushes the first, which comes after the loop has turned, takes "
+        f"{in_encodes(lambda run: run.pushes[_BLOCK :: 2 * _BLOCK])} encodes, and an encode that comes first "
+        f"{in_encodes(lambda run: run.encodes[:: 2 * _BLOCK])}; the one that fills a batch takes "
+        f"{in_encodes(lambda run: run.pushes[_BLOCK - 1 :: _BLOCK])}"
+    )
 
 
 def _medians(runs: list[Cost]) -> list[float]:

@@ -114,3 +114,6 @@ def test_the_anatomy_of_a_push_has_a_row_for_each_step() -> None:
     ]
     assert table.rows[0][2] == 1.0
     assert all(isinstance(row[1], float) for row in table.rows)
+    encode, push, least = (int(row[3] or 0) for row in table.rows[:3])
+    assert encode == 0
+    assert 50 < least < push < 3 * least
