@@ -102,9 +102,7 @@ class EventEncoder:
         try:
             encode_into(event, buffer)
             is_odd = len(likely_nulls_in(buffer)) > nulls and nonfinite(event, buffer, nulls) > 0
-        except (
-            Exception
-        ):  # too long; or what the encoder cannot have, and what foreign objects raise when read
+        except Exception:  # too long, what the encoder cannot have, what foreign objects raise when read
             is_odd = True
         finally:
             del view

@@ -63,7 +63,7 @@ class Intake:
         self.is_unattended = False
         """Whether there is no worker, so that every admission calls `wake`."""
         self._owes_a_wake = False  # whether the last such call failed
-        self._instant = float("-inf")  # of the last admission: one object for all that share it
+        self._instant = float("-inf")  # of the last admission or cut: one object for all that share it
         # Up to this place in the order, and to so many bytes held, `take` needs no look at anything else; and
         # the event of this place fills a batch.
         self._free_through = self._free_bytes = self._fills_at = 0
@@ -74,8 +74,8 @@ class Intake:
         """Take an event without a session, if that changes nothing but the end of its queue, or fills a batch
         of it; else do nothing, and leave it to `admit`.
 
-        Of its age no more is known than that it is no older than `accepted_at`: a clock would cost a tenth
-        of all this. So it may be sent too early, and never too late.
+        No clock is read for it. All that is known of its age is that it is no older than `accepted_at` says,
+        so that it may be sent too early, by less than a cut is old, and never too late.
         """
         size = len(fragment.data)
         with self._lock:
@@ -169,9 +169,8 @@ class Intake:
             return Admission.CLOSED, False
         size = len(fragment.data) + len(fragment.closing)
         fits = fragment.closing or size + wire.overhead(key) <= self._max_batch_bytes
-        charge = charged(
-            self._groups, key, size
-        )  # calls deeper than what follows, so that there is room for that
+        # It needs more of the stack than what follows: that is done whole, or not at all.
+        charge = charged(self._groups, key, size)
         if not fits or not self.ledger.could_hold(charge):
             return Admission.TOO_LARGE, False
         news = self._owes_a_wake
