@@ -585,6 +585,15 @@ def test_the_short_way_ends_before_a_body_is_full(size: int) -> None:
     assert queue.ripe_at() == float("-inf")
 
 
+@pytest.mark.parametrize("size", range(985, 997))
+def test_the_second_event_of_a_body_is_looked_at_from_the_byte_that_fills_it(size: int) -> None:
+    queue = behind_another(batch_bytes=1024, batch_events=3)
+    woken: list[bool] = []
+    queue.wake = lambda: woken.append(True)
+    assert offer(queue, encoded(size))
+    assert bool(woken) is (len(OPENING + ENDING) + 10 + 1 + size >= 1024)
+
+
 def test_the_short_way_keeps_within_the_bounds() -> None:
     queue = behind_another(events=3)
     assert queue.take(encoded())
@@ -698,7 +707,7 @@ def test_there_is_no_trace_of_an_event_that_no_memory_was_left_for() -> None:
     before, group = queue.statistics(), queue._groups.usual
     fragments, group.fragments = group.fragments, NoMemory(group.fragments)
     with pytest.raises(MemoryError):
-        queue.take(encoded())
+        queue.take(encoded(17))
     group.fragments = fragments
     assert queue.statistics() == before
     assert queue._groups.queued_bytes == 10
