@@ -7,7 +7,7 @@ from typing import final
 
 @final
 class Change:
-    """A `with` that begins and ends, again and again. That of `contextlib` takes five times as long."""
+    """A `with` that begins and ends, again and again. That of `contextlib` takes four times as long."""
 
     def __init__(self, begin: Callable[[], None], end: Callable[[], None]) -> None:
         self._begin, self._end = begin, end

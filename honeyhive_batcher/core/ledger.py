@@ -97,7 +97,8 @@ class Barrier:
 
 @final
 class Ledger:
-    """The only place where events are counted and capacity is taken and returned.
+    """The place where events are counted and capacity is taken and returned. Only `Intake.take` does by hand
+    what `accept` does, because it has to do it without a call.
 
     Not thread-safe: every call is made holding the intake's lock. The plain attributes at the end are
     no part of the equations; whoever knows them sets them.
@@ -109,14 +110,16 @@ class Ledger:
         self.seq = 0
         """Place of the event accepted last in the order of admission, from 1."""
         self.held_bytes = 0
-        self._left = 0  # events that were accepted and are held no more
+        self._left = 0  # events that were accepted and are held no more: counted apart from their fates
         # All from the beginning, so that counting needs no call: see `refuse`.
         self.refused: dict[Admission, int] = dict.fromkeys(Admission, 0)
         self.dropped: Counter[DropReason] = Counter()
         self.delivered = 0
         self.unconfirmed = 0
         self.losses = 0
-        """Events refused, but for those left out on purpose, dropped and unconfirmed."""
+        """Events refused, but for those left out on purpose, dropped and unconfirmed: their sum, kept because
+        the log looks at it with every batch.
+        """
         self._taken_back = 0
         self._barriers: list[Barrier] = []
         self.keep_settlements = False

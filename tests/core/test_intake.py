@@ -1,5 +1,6 @@
 """Thread-safe bounded admission."""
 
+import functools
 import inspect
 import sys
 import threading
@@ -743,7 +744,7 @@ class Twins(RuleBasedStateMachine):
         self.wakes = [0, 0]
         for number, queue in enumerate(self.queues):
             queue.ledger.keep_settlements = True
-            queue.wake = lambda number=number: self.wake(number)  # type: ignore[misc]
+            queue.wake = functools.partial(self.wake, number)
         self.cut_batches: list[tuple[Batch, Batch]] = []
         self.keys = [SESSIONLESS, SESSIONLESS, session("one"), session("two")]
         self.now = 0.0
